@@ -1,0 +1,215 @@
+"""Checkpoints: Orbax writes and reads them, our own sums prove them whole."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import logging
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from audiojax import files
+from audiojax.errors import InputError
+
+MANIFEST = "manifest.json"
+
+
+def _sha256(path: epath.Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sums(step_dir: epath.Path) -> dict[str, str]:
+    """Relative path -> sha256 of every file of a checkpoint but the manifest."""
+    sums, folders = {}, [step_dir]
+    while folders:
+        for path in folders.pop().iterdir():
+            if path.is_dir():
+                folders.append(path)
+            elif path != step_dir / MANIFEST:
+                sums[path.relative_to(step_dir).as_posix()] = _sha256(path)
+    return dict(sorted(sums.items()))
+
+
+def fault(step_dir: epath.Path) -> str | None:
+    """What is wrong with a checkpoint's files, None if nothing is.
+
+    Orbax restores a flipped bit without a word, and takes an empty folder for the
+    newest checkpoint; so a checkpoint counts only with a manifest that its files fit.
+    """
+    if not (step_dir / MANIFEST).exists():
+        return "it was not finished"
+    try:
+        expected = files.read_json(step_dir / MANIFEST)
+    except ValueError:
+        return f"its {MANIFEST} is damaged"
+    found = _sums(step_dir)
+    missing = sorted(set(expected) - set(found))
+    changed = sorted(k for k in set(expected) & set(found) if expected[k] != found[k])
+    extra = sorted(set(found) - set(expected))
+    parts = [
+        f"{what}: {', '.join(names)}"
+        for what, names in (("missing", missing), ("changed", changed), ("new", extra))
+        if names
+    ]
+    return "; ".join(parts) or None
+
+
+class Checkpoints:
+    """The checkpoints of one run: `directory`/STEP/{state, metadata, manifest.json}.
+
+    Saving returns as soon as the arrays are copied; writing and summing go on behind
+    the training. Use as a context manager, so that the last one is finished.
+    """
+
+    def __init__(self, directory: epath.PathLike, keep: int = 2):
+        """Opens the folder, setting damaged or unfinished checkpoints aside.
+
+        Args:
+            directory: absolute path of the folder, made if it is not there.
+            keep: how many of the newest to keep, so that a damaged one has another
+                before it.
+        """
+        self.directory = epath.Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._set_aside_damaged()
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "metadata": ocp.JsonCheckpointHandler(),
+            },
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+        )
+        self._sealer = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._sealing: concurrent.futures.Future[None] | None = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.wait()
+        finally:
+            self._sealer.shutdown()
+            self._manager.close()
+
+    def _set_aside_damaged(self) -> None:
+        for path in sorted(self.directory.iterdir()):
+            if not path.is_dir() or (problem := fault(path)) is None:
+                continue
+            aside = self.directory.parent / "damaged" / path.name
+            if aside.exists():
+                aside.rmtree()
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(aside)
+            logging.warning(
+                "checkpoint %s can't be used (%s); it was moved to %s and the one "
+                "before it is taken",
+                path,
+                problem,
+                aside,
+            )
+
+    def latest_step(self) -> int | None:
+        """The newest whole checkpoint's step, None without one."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
+        """Starts to save; raises what went wrong with the save before.
+
+        Args:
+            step: number of batches seen.
+            state: a tree of arrays.
+            metadata: what else belongs to the moment, as JSON.
+        """
+        self.wait()
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(metadata)
+            ),
+        )
+        self._sealing = self._sealer.submit(self._seal, step)
+
+    def _seal(self, step: int) -> None:
+        self._manager.wait_until_finished()
+        step_dir = self.directory / str(step)
+        files.write_json(step_dir / MANIFEST, _sums(step_dir))
+
+    def wait(self) -> None:
+        """Waits until the last save is whole on disk."""
+        if self._sealing is not None:
+            sealing, self._sealing = self._sealing, None
+            sealing.result()
+
+    def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reads a checkpoint onto this process's devices.
+
+        Args:
+            like: a tree of arrays or shapes that the saved state must equal in names,
+                shapes and types.
+            step: which one, the newest by default.
+
+        Returns:
+            The state and the metadata.
+
+        Raises:
+            InputError: without a checkpoint, or if its tree is another one.
+        """
+        step = self.latest_step() if step is None else step
+        if step is None:
+            raise InputError(
+                f"{self.directory} holds no whole checkpoint; train first, without "
+                "--mode"
+            )
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
+        )
+        self._check_tree(step, abstract)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract),
+                metadata=ocp.args.JsonRestore(),
+            ),
+        )
+        return restored["state"], restored["metadata"]
+
+    def _check_tree(self, step: int, expected: Any) -> None:
+        """Compares names, shapes and types: Orbax casts a wrong type silently."""
+        saved = self._manager.item_metadata(step)["state"]
+
+        def flat(tree: Any) -> dict[str, tuple[Any, ...]]:
+            leaves = jax.tree_util.tree_leaves_with_path(tree)
+            return {
+                "/".join(_key_name(key) for key in path): (tuple(x.shape), str(x.dtype))
+                for path, x in leaves
+            }
+
+        found, wanted = flat(getattr(saved, "tree", saved)), flat(expected)
+        if found != wanted:
+            names = sorted(
+                name
+                for name in set(found) | set(wanted)
+                if found.get(name) != wanted.get(name)
+            )
+            raise InputError(
+                f"{self.directory / str(step)} holds another model: {len(names)} "
+                f"arrays differ, first {names[0]} (found {found.get(names[0])}, "
+                f"expected {wanted.get(names[0])}); use the config it was saved with"
+            )
+
+
+def _key_name(key: Any) -> str:
+    for attribute in ("name", "key", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)

@@ -1,0 +1,139 @@
+"""The only path from waveform to logits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from audiojax import features, models, pretrained
+from audiojax.errors import InputError
+from audiojax.features import LogMel
+
+Variables = Mapping[str, Any]
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A network with its front end.
+
+    What a sound is classified with is `variables`, three collections: `params` and
+    `batch_stats` of the network, and `input`, the mean and standard deviation [C] by
+    which images are standardised (0 and 1 where they are not).
+
+    Attributes:
+        network: a member of `models.MODELS`, image [B, mel, frames, C] to logits.
+        log_mel: how a waveform becomes an image.
+        classes: the names of the classes, in the order of the logits.
+        num_samples: length of a clip in samples at `log_mel.sample_rate`.
+        weights: name or path of the pretrained weights, None for random ones.
+    """
+
+    network: nn.Module
+    log_mel: LogMel
+    classes: tuple[str, ...]
+    num_samples: int
+    weights: str | None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(mel, frames, channels) of one clip's image."""
+        channels = len(self.log_mel.window_ms)
+        return self.log_mel.n_mels, self.log_mel.frames, channels
+
+    def image(self, audio: jax.Array) -> jax.Array:
+        """Waveforms [B, T] to log-mel images [B, mel, frames, C], not standardised."""
+        return features.log_mel(audio, self.log_mel)
+
+    def batch_image(self, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """The images of a batch, which holds them or the waveforms to make them of."""
+        return batch["image"] if "image" in batch else self.image(batch["audio"])
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """Variables before training: pretrained where asked for, the head random."""
+        image = jnp.zeros((1, *self.image_shape))
+        variables = jax.jit(lambda key: self.network.init(key, image, train=False))(key)
+        if self.weights is not None:
+            variables = pretrained.load(
+                self.weights, variables, new=(type(self.network).head,)
+            )
+        channels = self.image_shape[-1]
+        return {
+            "params": variables["params"],
+            "batch_stats": variables["batch_stats"],
+            "input": {"mean": jnp.zeros(channels), "std": jnp.ones(channels)},
+        }
+
+    def logits(
+        self,
+        variables: Variables,
+        image: jax.Array,
+        *,
+        train: bool = False,
+        rngs: Mapping[str, jax.Array] | None = None,
+    ) -> Any:
+        """Images [B, mel, frames, C] to logits [B, classes], float32.
+
+        Args:
+            variables: as `init` returns them.
+            image: log-mel images, not standardised.
+            train: normalise by the batch's own statistics and drop out.
+            rngs: a key for "dropout", when training with dropout.
+
+        Returns:
+            The logits; in training a pair of them and the updated `batch_stats`.
+        """
+        mean, std = variables["input"]["mean"], variables["input"]["std"]
+        image = (image - mean[None, None, None]) / std[None, None, None]
+        network = {name: variables[name] for name in ("params", "batch_stats")}
+        if not train:
+            return self.network.apply(network, image, train=False)
+        logits, updated = self.network.apply(
+            network, image, train=True, rngs=rngs, mutable=["batch_stats"]
+        )
+        return logits, updated["batch_stats"]
+
+
+def create(config: ConfigDict, classes: tuple[str, ...], **network: Any) -> Classifier:
+    """The classifier that a config describes.
+
+    Args:
+        config: the whole config; `model`, `features` and `data.clip_seconds` are read.
+        classes: the names of the classes.
+        **network: further fields of the network, such as `axis_name`.
+
+    Returns:
+        The classifier.
+
+    Raises:
+        InputError: for an unknown model or compute type, or impossible features.
+    """
+    if config.model.dtype not in DTYPES:
+        raise InputError(
+            f"config.model.dtype is {config.model.dtype!r}; choose one of "
+            f"{', '.join(DTYPES)}"
+        )
+    log_mel = LogMel(**config.features)
+    weights = config.model.pretrained
+    return Classifier(
+        network=models.create(
+            config.model.name,
+            num_classes=len(classes),
+            dropout=config.model.dropout,
+            dtype=DTYPES[config.model.dtype],
+            batch_norm_momentum=config.model.batch_norm_momentum,
+            **network,
+        ),
+        log_mel=log_mel,
+        classes=classes,
+        num_samples=int(np.rint(config.data.clip_seconds * log_mel.sample_rate)),
+        weights=config.model.name if weights == "imagenet" else weights,
+    )

@@ -1,0 +1,84 @@
+"""Exact scores of a split, and averaging logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from audiojax.classifier import Variables
+from audiojax.errors import InputError
+
+
+def predict(
+    eval_step: Callable[[Variables, Mapping[str, Any]], jax.Array],
+    variables: Variables,
+    batches: Iterable[Mapping[str, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits of every clip, each once, padding left out.
+
+    Args:
+        eval_step: batch to logits [..., classes], whose leading axes are the batch.
+        variables: the classifier's.
+        batches: as `datasets.batches.eval_batches` gives them.
+
+    Returns:
+        Logits [N, classes] float32, labels [N] and clip numbers [N], in the order of
+        the batches.
+    """
+    logits, labels, indices = [], [], []
+    for batch in batches:
+        real = np.asarray(batch["mask"]) > 0
+        step_logits = np.asarray(eval_step(variables, batch), np.float32)
+        logits.append(step_logits.reshape(real.size, -1)[real])
+        labels.append(batch["label"][real])
+        indices.append(batch["index"][real])
+    return np.concatenate(logits), np.concatenate(labels), np.concatenate(indices)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities of logits [..., classes], in float64."""
+    logits = np.asarray(logits, np.float64)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def scores(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
+    """Accuracy and mean cross-entropy.
+
+    Args:
+        logits: [N, classes].
+        label: [N], class numbers.
+
+    Returns:
+        `accuracy` as a share of 1, `loss` in nats, `num_clips`.
+
+    Raises:
+        InputError: if a logit is not finite: all-NaN logits would score as class 0.
+    """
+    bad = ~np.isfinite(logits).all(axis=-1)
+    if bad.any():
+        raise InputError(
+            f"{bad.sum()} of {len(bad)} clips have logits that are not finite; the "
+            "training diverged, so lower config.optimizer.learning_rate"
+        )
+    rows = np.arange(len(label))
+    return {
+        "accuracy": float(np.mean(logits.argmax(-1) == label)),
+        "loss": float(-np.mean(log_softmax(logits)[rows, label])),
+        "num_clips": len(label),
+    }
+
+
+def average(members: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of several runs' logits, the ensemble of the paper.
+
+    Args:
+        members: one array [N, classes] a run, of the same clips.
+
+    Returns:
+        [N, classes] float64.
+    """
+    return np.mean(np.stack([np.asarray(m, np.float64) for m in members]), axis=0)

@@ -1,0 +1,119 @@
+"""Trains and evaluates what a config describes.
+
+python -m audiojax.main --config configs/esc50_resnet.py [--workdir DIR]
+    [--mode train|evaluate] [--config.optimizer.learning_rate=3e-4 ...]
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from audiojax import sweep
+from audiojax.errors import InputError
+from audiojax.train import Interrupted
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="File of the config.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where results go, a folder or gs://; default runs/CONFIG_NAME."
+)
+MODE = flags.DEFINE_enum(
+    "mode", "train", list(sweep.MODES), "Train, or score the checkpoints again."
+)
+
+
+def stop(message: object, status: int = 1) -> NoReturn:
+    """Prints one sentence and ends the program."""
+    print(f"audiojax: {message}", file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; what can't be used ends in one sentence."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        words = error.args[0] if isinstance(error, KeyError) else error
+        stop(f"can't use the config: {' '.join(str(words).split())}")
+
+
+def read_none(config: ConfigDict) -> None:
+    """Makes None of the text "None", which is how a flag gives it."""
+    with config.ignore_type():
+        for name, value in config.items():
+            if isinstance(value, ConfigDict):
+                read_none(value)
+            elif value == "None":
+                config[name] = None
+
+
+def on_terminate(_signum: int, _frame: object) -> None:
+    """Ends at a SIGTERM outside of training, where nothing has to be saved."""
+    stop("terminated; type the same command again to go on", 128 + signal.SIGTERM)
+
+
+def prepare() -> None:
+    """Sets up messages, signals and the cache of compiled programs."""
+    logging.getLogger("audiojax").setLevel(logging.INFO)
+    logging.basicConfig(format="%(message)s", force=True)
+    signal.signal(signal.SIGTERM, on_terminate)
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(cache / "audiojax" / "xla"))
+
+
+def show(results: dict[str, Any], workdir: str) -> None:
+    """Prints the scores, where everything is, and what to type next."""
+    print(sweep.table(results))
+    if MODE.value == "evaluate":
+        sweep.check_same(results, workdir)
+        print(f"the same as {workdir}/results.json")
+        return
+    again = shlex.join([*sys.orig_argv, "--mode", "evaluate"])
+    print(
+        f"results      {workdir}/results.json\n"
+        f"confusion    {workdir}/confusion.png\n"
+        f"checkpoints  {workdir}/fold*-seed*/checkpoints\n"
+        f"score them again with\n  {again}"
+    )
+
+
+def main(_argv: list[str]) -> None:
+    """Runs one mode."""
+    if CONFIG.value is None:
+        stop("no config given; add --config configs/NAME.py")
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    workdir = WORKDIR.value or f"runs/{name}"
+    config = CONFIG.value
+    prepare()
+    try:
+        read_none(config)
+        print(f"workdir {workdir}", flush=True)
+        show(sweep.MODES[MODE.value](config, workdir), workdir)
+    except InputError as error:
+        stop(error)
+    except Interrupted as interrupted:
+        stop(
+            f"stopped by {signal.Signals(interrupted.signum).name}, all steps are "
+            f"saved in {workdir}; type the same command again to go on",
+            128 + interrupted.signum,
+        )
+    except KeyboardInterrupt:
+        stop("interrupted; type the same command again to go on", 128 + signal.SIGINT)
+    except OSError as error:
+        stop(f"{error.strerror or error}: {error.filename or workdir}")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

@@ -1,0 +1,101 @@
+"""Learning-rate schedule and optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import optax
+
+from audiojax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        name: "adam" adds the L2 gradient `weight_decay * w` of every parameter to the
+            loss's gradient before Adam's scaling, as PyTorch's Adam and the paper do.
+            "adamw" decays kernels apart from that scaling and leaves biases and
+            BatchNorm alone (Loshchilov & Hutter 2019). "sgd" has momentum 0.9.
+        learning_rate: the largest value.
+        weight_decay: strength of the decay.
+        schedule: "constant", "step" (times `step_factor` every `step_epochs`), or
+            "cosine" (up to the largest value over `warmup_epochs`, then a half cosine
+            down to a thousandth of it).
+        warmup_epochs: length of the cosine schedule's linear start.
+        step_epochs: epochs between two steps of the step schedule.
+        step_factor: what a step multiplies the learning rate by.
+    """
+
+    name: str
+    learning_rate: float
+    weight_decay: float
+    schedule: str
+    warmup_epochs: float
+    step_epochs: int
+    step_factor: float
+
+
+def learning_rate(recipe: Recipe, steps_per_epoch: int, epochs: int) -> optax.Schedule:
+    """Update number -> learning rate.
+
+    Raises:
+        InputError: for an unknown schedule, or one that warms up for longer than it
+            lasts.
+    """
+    peak, total = recipe.learning_rate, epochs * steps_per_epoch
+    if recipe.schedule == "constant":
+        return optax.constant_schedule(peak)
+    if recipe.schedule == "step":
+        every = recipe.step_epochs * steps_per_epoch
+        steps = range(every, total, every)
+        return optax.piecewise_constant_schedule(
+            peak, dict.fromkeys(steps, recipe.step_factor)
+        )
+    if recipe.schedule == "cosine":
+        warmup = round(recipe.warmup_epochs * steps_per_epoch)
+        if warmup >= total:
+            raise InputError(
+                f"config.optimizer.warmup_epochs is {recipe.warmup_epochs}, but the "
+                f"whole training has {epochs} epochs; warm up for fewer"
+            )
+        return optax.warmup_cosine_decay_schedule(
+            init_value=peak / 25,
+            peak_value=peak,
+            warmup_steps=warmup,
+            decay_steps=total,
+            end_value=peak / 1000,
+        )
+    raise InputError(
+        f"config.optimizer.schedule is {recipe.schedule!r}; choose constant, step or "
+        "cosine"
+    )
+
+
+def _kernels(params: optax.Params) -> optax.Params:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def create(
+    recipe: Recipe, steps_per_epoch: int, epochs: int
+) -> optax.GradientTransformation:
+    """The optimizer that a recipe describes.
+
+    Raises:
+        InputError: for an unknown optimizer or schedule.
+    """
+    rate = learning_rate(recipe, steps_per_epoch, epochs)
+    decay = recipe.weight_decay
+    if recipe.name == "adam":
+        return optax.chain(optax.add_decayed_weights(decay), optax.adam(rate))
+    if recipe.name == "adamw":
+        return optax.adamw(rate, weight_decay=decay, mask=_kernels)
+    if recipe.name == "sgd":
+        return optax.chain(
+            optax.add_decayed_weights(decay), optax.sgd(rate, momentum=0.9)
+        )
+    raise InputError(
+        f"config.optimizer.name is {recipe.name!r}; choose adam, adamw or sgd"
+    )

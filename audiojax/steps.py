@@ -1,0 +1,222 @@
+"""One training step, one evaluation step, and how they are spread over devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax import lax
+
+from audiojax.classifier import Classifier, Variables
+
+AXIS = "batch"
+
+Batch = Mapping[str, Any]
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that training changes, and all that a checkpoint holds.
+
+    Attributes:
+        step: number of batches seen.
+        params: the network's parameters.
+        batch_stats: BatchNorm's running statistics.
+        input: mean and standard deviation [C] of the training clips' images.
+        opt_state: the optimizer's state.
+        skipped: number of updates left out because a value was not finite.
+        skipped_in_a_row: the same, since the last update that was made.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    input: Any
+    opt_state: optax.OptState
+    skipped: jax.Array
+    skipped_in_a_row: jax.Array
+
+    @property
+    def variables(self) -> Variables:
+        """What `Classifier.logits` takes."""
+        return {
+            "params": self.params,
+            "batch_stats": self.batch_stats,
+            "input": self.input,
+        }
+
+
+def create_state(
+    variables: Variables, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """The state before the first step."""
+
+    # One zero a field: a donated buffer may not be given twice.
+    def zero() -> jax.Array:
+        return jnp.zeros((), jnp.int32)
+
+    return TrainState(
+        step=zero(),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        input=variables["input"],
+        opt_state=optimizer.init(variables["params"]),
+        skipped=zero(),
+        skipped_in_a_row=zero(),
+    )
+
+
+def make_train_step(
+    classifier: Classifier,
+    optimizer: optax.GradientTransformation,
+    axis_name: str | None = None,
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
+    """The training step as a pure function of state, batch and key.
+
+    The loss is the cross-entropy averaged over the clips whose mask is 1, on all
+    devices together. An update with a value that is not finite is left out and
+    counted; the batch counts as seen.
+
+    Args:
+        classifier: what is trained; its network must synchronise BatchNorm over
+            `axis_name` if several devices share a batch.
+        optimizer: what turns gradients into updates.
+        axis_name: the mapped axis to sum over, None on one device.
+
+    Returns:
+        `train_step(state, batch, key) -> state, metrics`. The batch holds `image`
+        [B, mel, frames, C] or `audio` [B, T], `label` [B] and `mask` [B]. The same
+        key may be given at every step; the step's number is folded into it. Metrics
+        are scalars: `loss_sum`, `correct` and `count` over the counted clips, and
+        `finite`.
+    """
+
+    def total(value):
+        return value if axis_name is None else lax.psum(value, axis_name)
+
+    def train_step(state: TrainState, batch: Batch, key: jax.Array):
+        key = jax.random.fold_in(key, state.step)
+        if axis_name is not None:
+            key = jax.random.fold_in(key, lax.axis_index(axis_name))
+        image, label, mask = (
+            classifier.batch_image(batch),
+            batch["label"],
+            batch["mask"],
+        )
+        count = total(mask.sum())
+
+        def loss(params):
+            logits, batch_stats = classifier.logits(
+                {**state.variables, "params": params},
+                image,
+                train=True,
+                rngs={"dropout": key},
+            )
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+            loss_sum = jnp.sum(losses * mask)
+            correct = jnp.sum((logits.argmax(-1) == label) * mask)
+            return loss_sum / count, (batch_stats, loss_sum, correct)
+
+        grads, (batch_stats, loss_sum, correct) = jax.grad(loss, has_aux=True)(
+            state.params
+        )
+        grads, loss_sum, correct = total((grads, loss_sum, correct))
+        finite = jnp.isfinite(optax.global_norm(grads)) & jnp.isfinite(loss_sum)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+
+        def if_finite(new, old):
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+        state = state.replace(
+            step=state.step + 1,
+            params=if_finite(optax.apply_updates(state.params, updates), state.params),
+            batch_stats=if_finite(batch_stats, state.batch_stats),
+            opt_state=if_finite(opt_state, state.opt_state),
+            skipped=state.skipped + ~finite,
+            skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
+        )
+        metrics = {
+            "loss_sum": loss_sum,
+            "correct": correct,
+            "count": count,
+            "finite": finite,
+        }
+        return state, metrics
+
+    return train_step
+
+
+def make_eval_step(
+    classifier: Classifier,
+) -> Callable[[Variables, Batch], jax.Array]:
+    """`eval_step(variables, batch) -> logits [B, classes]`, float32."""
+
+    def eval_step(variables: Variables, batch: Batch) -> jax.Array:
+        return classifier.logits(variables, classifier.batch_image(batch))
+
+    return eval_step
+
+
+def data_parallel(
+    step: Callable, devices: list[jax.Device] | None = None
+) -> Callable[..., Any]:
+    """One model over all devices: each takes an equal share of the batch.
+
+    Args:
+        step: `train_step` made with `axis_name=AXIS`. State and key are the same on
+            every device and have no device axis, so a checkpoint knows nothing of
+            how many there were.
+        devices: the devices, all of this process's job by default.
+
+    Returns:
+        `step(state, batch, key)` for batches as `shard` gives them. The state given
+        is used up.
+    """
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0, None),
+        out_axes=None,  # pyright: ignore[reportArgumentType]
+        donate_argnums=(0,),
+        devices=devices,
+    )
+
+
+def data_parallel_eval(
+    step: Callable, devices: list[jax.Device] | None = None
+) -> Callable[..., jax.Array]:
+    """`eval_step` over all devices: logits come back as [D, B/D, classes]."""
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+
+
+def seed_parallel(
+    step: Callable, devices: list[jax.Device] | None = None
+) -> Callable[..., Any]:
+    """One model a device, which never speak to each other: a seed for each.
+
+    Args:
+        step: `train_step` made with `axis_name=None`.
+        devices: the devices, as many as there are seeds.
+
+    Returns:
+        `step(states, batches, keys)`, each with a leading axis of seeds, as are the
+        states and metrics that it returns. The states given are used up.
+    """
+    return jax.pmap(step, in_axes=(0, 0, 0), donate_argnums=(0,), devices=devices)
+
+
+def shard(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.ndarray]:
+    """Splits every array's batch axis: [B, ...] -> [D, B/D, ...].
+
+    Raises:
+        ValueError: if B is not a multiple of `num_devices`.
+    """
+    return {
+        name: value.reshape(num_devices, -1, *value.shape[1:])
+        for name, value in batch.items()
+    }

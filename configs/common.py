@@ -1,0 +1,69 @@
+"""The paper's recipe for ESC-50, from which every other config differs in little.
+
+A config is a function `get_config()` that returns an `ml_collections.ConfigDict`. Any
+field can be changed on the command line, as in `--config.optimizer.learning_rate=3e-4`
+or `--config.sweep.seeds=0,1,2`.
+"""
+
+import dataclasses
+
+from audiojax.features import PRESETS
+from ml_collections import ConfigDict, config_dict
+
+
+def features(preset: str) -> ConfigDict:
+    """The fields of a `LogMel` preset."""
+    return ConfigDict(dataclasses.asdict(PRESETS[preset]))
+
+
+def get_config() -> ConfigDict:
+    """Palanisamy, Singhania, Yao 2020 (arXiv 2007.11154), section 3, on ESC-50."""
+    config = ConfigDict()
+
+    config.data = ConfigDict()
+    config.data.name = "esc50"
+    # The folder that holds meta/ and audio/; without it the release is downloaded.
+    config.data.source_dir = config_dict.placeholder(str)
+    # Where prepared data are kept; without it ~/.cache/audiojax.
+    config.data.data_dir = config_dict.placeholder(str)
+    config.data.clip_seconds = 5.0
+    # "spectrogram": each clip's image is made once; "audio": in the compiled step.
+    config.data.stage = "spectrogram"
+    # Of a data set that is made by code.
+    config.data.seed = 0
+
+    config.features = features("esc50")
+
+    config.model = ConfigDict()
+    config.model.name = "resnet50"
+    # "imagenet", the path of a .safetensors file, or None for random weights.
+    config.model.pretrained = "imagenet"
+    # Shift and scale images to mean 0 and deviation 1 over the training clips.
+    config.model.standardize = False
+    config.model.dropout = 0.0
+    config.model.dtype = "float32"
+    config.model.batch_norm_momentum = 0.9
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.weight_decay = 1e-3
+    config.optimizer.schedule = "step"
+    config.optimizer.warmup_epochs = 0.0
+    config.optimizer.step_epochs = 30
+    config.optimizer.step_factor = 0.1
+
+    config.epochs = 70
+    config.batch_size = 32
+    config.evaluate_every_epochs = 1
+
+    config.sweep = ConfigDict()
+    config.sweep.folds = (1, 2, 3, 4, 5)
+    config.sweep.seeds = (0,)
+
+    # A run that is killed loses at most this much.
+    config.checkpoint_seconds = 60.0
+    # Updates that are not finite are left out; after so many in a row the run stops.
+    config.max_skipped_in_a_row = 10
+    config.tensorboard = True
+    return config

@@ -1,0 +1,17 @@
+"""EfficientNet-Lite0 on ESC-10, five folds, twelve epochs.
+
+python -m audiojax.main --config configs/esc10_efficientnet.py \
+    --config.data.source_dir=../shared/esc10
+"""
+
+from ml_collections import ConfigDict
+
+from configs import esc50_efficientnet
+
+
+def get_config() -> ConfigDict:
+    """The recipe of ESC-50, shorter, on its ten-class subset."""
+    config = esc50_efficientnet.get_config()
+    config.data.name = "esc10"
+    config.epochs = 12
+    return config

@@ -1,0 +1,30 @@
+"""What every test shares: devices, strictness, and where things are."""
+
+import os
+
+# Before JAX starts: eight CPU devices stand in for a machine with accelerators.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+REPO_ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    return REPO_ROOT
+
+
+@pytest.fixture(scope="session")
+def esc10_dir() -> Path:
+    """The 400 real clips of ESC-10, where this machine has them."""
+    folder = REPO_ROOT.parent / "shared" / "esc10"
+    if not (folder / "meta" / "esc50.csv").is_file():
+        pytest.skip("the ESC-10 recordings are not on this machine (../shared/esc10)")
+    return folder
