@@ -1,0 +1,146 @@
+"""EfficientNet-Lite: Tan and Le, "EfficientNet", arXiv 1905.11946, made plain.
+
+EfficientNet without squeeze-and-excitation, with ReLU6 and an unscaled stem and head,
+as in TensorFlow's `tpu/models/official/efficientnet/lite`; named as timm's
+`tf_efficientnet_lite0` to 4. Padding is TensorFlow's "SAME".
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from audiojax.models.layers import Sequential
+from audiojax.models.network import Network, Stage
+
+# Blocks, kernel, stride, expansion and channels of each stage of the smallest network.
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+class _Block(nn.Module):
+    """Fields of both kinds of block.
+
+    Attributes:
+        features: channels of the output.
+        kernel: size of the depthwise convolution.
+        stride: its step.
+        conv: makes a convolution.
+        norm: makes a normalisation.
+    """
+
+    features: int
+    kernel: int
+    stride: int
+    conv: Callable[..., Any]
+    norm: Callable[..., Any]
+
+    def depthwise(self, image: jax.Array) -> jax.Array:
+        """Convolves each channel alone."""
+        channels = image.shape[-1]
+        return self.conv(
+            channels,
+            self.kernel,
+            self.stride,
+            padding="SAME",
+            groups=channels,
+            name="conv_dw",
+        )(image)
+
+
+class SeparableBlock(_Block):
+    """A depthwise and a 1x1 convolution, the latter without activation."""
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Gives the image [B,H/stride,W/stride,features]."""
+        image = nn.relu6(self.norm(name="bn1")(self.depthwise(image)))
+        return self.norm(name="bn2")(self.conv(self.features, name="conv_pw")(image))
+
+
+class InvertedResidual(_Block):
+    """A `SeparableBlock` on six times the channels, beside a shortcut if it fits."""
+
+    expansion: int = 6
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Gives the image [B,H/stride,W/stride,features]."""
+        channels = image.shape[-1]
+        branch = self.conv(self.expansion * channels, name="conv_pw")(image)
+        branch = nn.relu6(self.norm(name="bn1")(branch))
+        branch = nn.relu6(self.norm(name="bn2")(self.depthwise(branch)))
+        branch = self.norm(name="bn3")(
+            self.conv(self.features, name="conv_pwl")(branch)
+        )
+        fits = self.stride == 1 and channels == self.features
+        return image + branch if fits else branch
+
+
+class EfficientNetLite(Network, kw_only=True):
+    """EfficientNet-Lite; stages conv_stem, blocks.0 to blocks.6, conv_head.
+
+    Fresh convolutions are normal with variance 2 / fan-out, where a depthwise one
+    counts the outputs of one channel, as TensorFlow's.
+
+    Attributes:
+        width: factor on the channels of the seven stages.
+        depth: factor on the number of blocks of all but the first and last stage.
+    """
+
+    width: float
+    depth: float
+
+    head = "classifier"
+    epsilon = 1e-3
+    init_conv = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+    def stages(self, conv: Callable[..., Any], norm: Callable[..., Any]) -> list[Stage]:
+        """See `Network.stages`."""
+        stem = partial(conv, 32, 3, stride=2, padding="SAME")
+        head = partial(conv, 1280)
+        return [
+            ("conv_stem", [("conv_stem", stem), ("bn1", norm), nn.relu6]),
+            *(self._stage(index, conv, norm) for index in range(len(_STAGES))),
+            ("conv_head", [("conv_head", head), ("bn2", norm), nn.relu6]),
+        ]
+
+    def _stage(
+        self, index: int, conv: Callable[..., Any], norm: Callable[..., Any]
+    ) -> Stage:
+        blocks, kernel, stride, expansion, channels = _STAGES[index]
+        if 0 < index < len(_STAGES) - 1:
+            blocks = math.ceil(self.depth * blocks)
+        block = SeparableBlock if expansion == 1 else InvertedResidual
+        layers = tuple(
+            (
+                str(i),
+                partial(
+                    block,
+                    _round_channels(self.width * channels),
+                    kernel,
+                    stride if i == 0 else 1,
+                    conv,
+                    norm,
+                ),
+            )
+            for i in range(blocks)
+        )
+        name = f"blocks.{index}"
+        return name, [(name, partial(Sequential, layers))]
+
+
+def _round_channels(channels: float) -> int:
+    """The nearest multiple of 8, but never less than nine tenths of `channels`."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * channels else rounded + 8

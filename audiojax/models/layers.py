@@ -1,0 +1,174 @@
+"""The layers that every family is made of.
+
+A layer maps an image [B,H,W,C] to an image. Parameters are float32 and are cast to
+the layer's `dtype` to compute; normalisation is always computed in float32.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+
+Padding = Literal["SAME"] | int | tuple[int, int]
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+class Conv(nn.Module):
+    """Convolution without bias, of an image [B,H,W,C] to [B,H',W',features].
+
+    Attributes:
+        features: channels of the output.
+        kernel: height and width of the kernel; one number for a square one.
+        stride: step in both directions.
+        padding: zeros added on each side in (height, width), as PyTorch counts them,
+            or "SAME", TensorFlow's rule for the size of the image at hand.
+        groups: 1, or the number of input channels for a depthwise convolution.
+        init: initialiser of the kernel [H,W,C/groups,features].
+        dtype: type to compute in.
+    """
+
+    features: int
+    kernel: int | tuple[int, int] = 1
+    stride: int = 1
+    padding: Padding = 0
+    groups: int = 1
+    init: Callable[..., jax.Array] = nn.initializers.he_normal()
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Gives the image [B,H',W',features] of type `dtype`."""
+        shape = (*_pair(self.kernel), image.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", self.init, shape, jnp.float32)
+        padding = self.padding
+        if not isinstance(padding, str):
+            padding = [(side, side) for side in _pair(padding)]
+        return lax.conv_general_dilated(
+            image.astype(self.dtype),
+            kernel.astype(self.dtype),
+            window_strides=_pair(self.stride),
+            padding=padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
+        )
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation by PyTorch's rule, in float32.
+
+    Training normalises by the biased variance of the batch, and moves the running
+    variance towards the unbiased one (Flax's own layer moves it towards the biased
+    one). The variance is the mean square of deviations, which loses no digits where
+    the mean is large.
+
+    Attributes:
+        train: normalise by the batch and update the running statistics, or normalise
+            by the running statistics.
+        epsilon: added to the variance.
+        momentum: share of the old running statistics kept in one step (PyTorch calls
+            one minus this momentum).
+        axis_name: device axis over which a batch is spread, or None.
+        dtype: type of the output.
+    """
+
+    train: bool
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Gives the normalised image, of the same shape [B,H,W,C]."""
+        shape = image.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+
+        image = image.astype(jnp.float32)
+        used_mean, used_var = mean.value, var.value
+        if self.train:
+            # No device axis is bound while the parameters are made.
+            axis = None if self.is_initializing() else self.axis_name
+            used_mean, used_var, count = _statistics(image, axis)
+            if not self.is_initializing():
+                unbiased = used_var * (count / max(count - 1, 1))
+                mean.value += (1 - self.momentum) * (used_mean - mean.value)
+                var.value += (1 - self.momentum) * (unbiased - var.value)
+        scale *= lax.rsqrt(used_var + self.epsilon)
+        image = (image - _channels(used_mean)) * _channels(scale) + _channels(bias)
+        return image.astype(self.dtype)
+
+
+def _channels(vector: jax.Array) -> jax.Array:
+    """A vector [C] as [1,1,1,C]: ranks are never promoted silently."""
+    return vector[None, None, None, :]
+
+
+def _statistics(
+    image: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, jax.Array, int]:
+    """Mean [C], biased variance [C] and number of values over all devices."""
+    count = image.size // image.shape[-1]
+
+    def mean_of(values: jax.Array) -> jax.Array:
+        local = jnp.mean(values, axis=(0, 1, 2))
+        return local if axis_name is None else lax.pmean(local, axis_name)
+
+    mean = mean_of(image)
+    var = mean_of(jnp.square(image - _channels(mean)))
+    devices = 1 if axis_name is None else lax.axis_size(axis_name)
+    return mean, var, count * devices
+
+
+class Sequential(nn.Module):
+    """Layers one after the other, each under its given name.
+
+    Attributes:
+        layers: pairs of a name and a function that makes the layer under it.
+    """
+
+    layers: Sequence[tuple[str, Callable[..., nn.Module]]]
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Gives the image that the last layer gives."""
+        for name, layer in self.layers:
+            image = layer(name=name)(image)
+        return image
+
+
+def max_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
+    """Maximum over squares of the image [B,H,W,C]; the padding is minus infinity."""
+    return _reduce(image, -jnp.inf, lax.max, kernel, stride, padding)
+
+
+def avg_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
+    """Mean over squares of the image [B,H,W,C]; padded zeros count, as in PyTorch."""
+    return _reduce(image, 0.0, lax.add, kernel, stride, padding) / kernel**2
+
+
+def _reduce(
+    image: jax.Array,
+    start: float,
+    function: Any,
+    kernel: int,
+    stride: int,
+    padding: int,
+) -> jax.Array:
+    return lax.reduce_window(
+        image,
+        jnp.asarray(start, image.dtype),
+        function,
+        window_dimensions=(1, kernel, kernel, 1),
+        window_strides=(1, stride, stride, 1),
+        padding=((0, 0), (padding, padding), (padding, padding), (0, 0)),
+    )

@@ -1,0 +1,164 @@
+"""What the families have in common: named stages, pooling and the head."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from audiojax.errors import InputError
+from audiojax.models.layers import BatchNorm, Conv
+
+# A path in the published checkpoint with what makes the layer there, or a function
+# without parameters.
+Layer = tuple[str, Callable[..., nn.Module]] | Callable[[jax.Array], jax.Array]
+Stage = tuple[str, Sequence[Layer]]
+
+# The matrix of PyTorch's linear layer: uniform within one over the root of its inputs.
+_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class Network(nn.Module):
+    """A convolutional network: stages, the mean over the image, dropout, the head.
+
+    The stages are one list, from which features are captured, the network is cut,
+    run in part, and its parameters are told apart (`stage_paths`).
+
+    Attributes:
+        num_classes: number of logits.
+        dropout: share of pooled features set to zero in training.
+        dtype: type to compute in. Parameters, batch statistics, pooled features and
+            logits are float32.
+        batch_norm_momentum: share of the running statistics kept in one step.
+        axis_name: device axis over which batch statistics are averaged, or None.
+        cut: name of the last stage to keep; None keeps all. The head then works on
+            the channels of that stage.
+    """
+
+    num_classes: int
+    dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
+    batch_norm_momentum: float = 0.9
+    axis_name: str | None = None
+    cut: str | None = None
+
+    head: ClassVar[str]
+    epsilon: ClassVar[float] = 1e-5
+    init_conv: ClassVar[Callable[..., jax.Array]]
+
+    def stages(self, conv: Callable[..., Any], norm: Callable[..., Any]) -> list[Stage]:
+        """The whole network before pooling: names of stages and their layers.
+
+        Args:
+            conv: makes a `Conv` of this network's type.
+            norm: makes a `BatchNorm` of this network's type and mode.
+        """
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(
+        self,
+        image: jax.Array,
+        *,
+        train: bool,
+        after: str | None = None,
+        until: str | None = None,
+    ) -> jax.Array:
+        """Gives the logits [B,num_classes] of images, in float32.
+
+        Args:
+            image: [B,H,W,3]; the output of stage `after` if that is given.
+            train: normalise by the batch, update `batch_stats`, drop out (needs the
+                random stream "dropout" if `dropout` is not 0).
+            after: run only what follows this stage.
+            until: give the output [B,H',W',C] of this stage and run nothing after it.
+
+        With the collection "stages" mutable, its variable "outputs" receives the
+        output of each stage, as a dict by the stages' names.
+
+        Raises:
+            InputError: there is no stage of that name.
+        """
+        conv = partial(Conv, dtype=self.dtype, init=type(self).init_conv)
+        norm = partial(
+            BatchNorm,
+            train=train,
+            epsilon=self.epsilon,
+            momentum=self.batch_norm_momentum,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+        )
+        stages = _kept_stages(self, conv, norm)
+        first = 0 if after is None else _position(stages, after) + 1
+        last = len(stages) - 1 if until is None else _position(stages, until)
+        groups: dict[str, _Group] = {}
+        outputs = {}
+        for name in list(stages)[first : last + 1]:
+            for layer in stages[name]:
+                image = self._apply(layer, image, groups)
+            outputs[name] = image
+        if not self.is_initializing():
+            self.sow("stages", "outputs", outputs, lambda _, new: new, dict)
+        if until is not None:
+            return image
+        features = jnp.mean(image.astype(jnp.float32), axis=(1, 2))
+        features = nn.Dropout(self.dropout, deterministic=not train)(features)
+        return nn.Dense(self.num_classes, kernel_init=_linear, name=self.head)(features)
+
+    def _apply(
+        self, layer: Layer, image: jax.Array, groups: dict[str, "_Group"]
+    ) -> jax.Array:
+        if not isinstance(layer, tuple):
+            return layer(image)
+        path, make = layer
+        group, _, name = path.rpartition(".")
+        if not group:
+            return make(name=name)(image)
+        if group not in groups:
+            groups[group] = _Group(name=group)
+        return groups[group](image, name, make)
+
+
+class _Group(nn.Module):
+    """A first part that the paths of several layers share."""
+
+    @nn.compact
+    def __call__(
+        self, image: jax.Array, name: str, make: Callable[..., nn.Module]
+    ) -> jax.Array:
+        return make(name=name)(image)
+
+
+def _kept_stages(
+    network: Network, conv: Callable[..., Any], norm: Callable[..., Any]
+) -> dict[str, Sequence[Layer]]:
+    stages = network.stages(conv, norm)
+    if network.cut is not None:
+        del stages[_position(dict(stages), network.cut) + 1 :]
+    return dict(stages)
+
+
+def _position(stages: Mapping[str, Any], name: str) -> int:
+    if name not in stages:
+        raise InputError(
+            f"the network has no stage {name!r}; its stages are: {', '.join(stages)}"
+        )
+    return list(stages).index(name)
+
+
+def stage_paths(network: Network) -> dict[str, tuple[str, ...]]:
+    """Which parameters belong to which stage, in the network's order.
+
+    Gives for each stage the paths of its layers, their parts joined by points, such
+    as `{"conv1": ("conv1", "bn1"), "layer1": ("layer1",), …, "head": ("fc",)}`: a
+    parameter belongs to a stage if its path begins with one of them. The last entry
+    is the head's. A cut network has its remaining stages alone.
+    """
+    paths = {
+        name: tuple(layer[0] for layer in layers if isinstance(layer, tuple))
+        for name, layers in _kept_stages(network, Conv, BatchNorm).items()
+    }
+    return paths | {"head": (network.head,)}

