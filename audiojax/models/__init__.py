@@ -9,7 +9,9 @@ from functools import partial
 from typing import Any
 
 from audiojax.errors import InputError
+from audiojax.models.densenet import DenseNet
 from audiojax.models.efficientnet import EfficientNetLite
+from audiojax.models.inception import InceptionV3
 from audiojax.models.network import Network, stage_paths
 from audiojax.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -21,6 +23,11 @@ MODELS: dict[str, Callable[..., Network]] = {
     "resnet50": partial(ResNet, block=Bottleneck, depths=(3, 4, 6, 3)),
     "resnet101": partial(ResNet, block=Bottleneck, depths=(3, 4, 23, 3)),
     "resnet152": partial(ResNet, block=Bottleneck, depths=(3, 8, 36, 3)),
+    "densenet121": partial(DenseNet, depths=(6, 12, 24, 16)),
+    "densenet161": partial(DenseNet, depths=(6, 12, 36, 24), growth=48),
+    "densenet169": partial(DenseNet, depths=(6, 12, 32, 32)),
+    "densenet201": partial(DenseNet, depths=(6, 12, 48, 32)),
+    "inception_v3": InceptionV3,
     "efficientnet_lite0": partial(EfficientNetLite, width=1.0, depth=1.0),
     "efficientnet_lite1": partial(EfficientNetLite, width=1.0, depth=1.1),
     "efficientnet_lite2": partial(EfficientNetLite, width=1.1, depth=1.2),

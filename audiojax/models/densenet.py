@@ -1,0 +1,113 @@
+"""Densely connected networks: Huang et al., arXiv 1608.06993, as in torchvision."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from audiojax.models.layers import avg_pool, max_pool
+from audiojax.models.network import Network, Stage
+
+
+class DenseLayer(nn.Module):
+    """A 1x1 and a 3x3 convolution, each after its normalisation.
+
+    Attributes:
+        growth: channels of the output; the 1x1 convolution has four times as many.
+        conv: makes a convolution.
+        norm: makes a normalisation.
+    """
+
+    growth: int
+    conv: Callable[..., Any]
+    norm: Callable[..., Any]
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Gives the image [B,H,W,growth]."""
+        image = nn.relu(self.norm(name="norm1")(image))
+        image = self.conv(4 * self.growth, name="conv1")(image)
+        image = nn.relu(self.norm(name="norm2")(image))
+        return self.conv(self.growth, 3, padding=1, name="conv2")(image)
+
+
+class DenseBlock(nn.Module):
+    """Layers that each see the block's input and the output of all layers before.
+
+    Attributes:
+        depth: number of layers.
+        layer: makes a `DenseLayer`.
+    """
+
+    depth: int
+    layer: Callable[..., Any]
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Gives the input and all outputs, [B,H,W,C+depth*growth]."""
+        for index in range(self.depth):
+            new = self.layer(name=f"denselayer{index + 1}")(image)
+            image = jnp.concatenate([image, new], axis=-1)
+        return image
+
+
+class Transition(nn.Module):
+    """Half the channels and half the size.
+
+    Attributes:
+        conv: makes a convolution.
+        norm: makes a normalisation.
+    """
+
+    conv: Callable[..., Any]
+    norm: Callable[..., Any]
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Gives the image [B,H/2,W/2,C/2]."""
+        channels = image.shape[-1] // 2
+        image = nn.relu(self.norm(name="norm")(image))
+        return avg_pool(self.conv(channels, name="conv")(image), kernel=2, stride=2)
+
+
+class DenseNet(Network, kw_only=True):
+    """DenseNet; stages conv0, denseblock1, transition1, …, denseblock4, norm5.
+
+    Fresh convolutions are He-normal by fan-in, as torchvision's.
+
+    Attributes:
+        depths: number of layers in each dense block.
+        growth: channels that each layer adds; the stem has twice as many.
+    """
+
+    depths: tuple[int, ...]
+    growth: int = 32
+
+    head = "classifier"
+    init_conv = nn.initializers.he_normal()
+
+    def stages(self, conv: Callable[..., Any], norm: Callable[..., Any]) -> list[Stage]:
+        """See `Network.stages`."""
+        layer = partial(DenseLayer, self.growth, conv, norm)
+        stem = [
+            ("features.conv0", partial(conv, 2 * self.growth, 7, stride=2, padding=3)),
+            ("features.norm0", norm),
+            nn.relu,
+            partial(max_pool, kernel=3, stride=2, padding=1),
+        ]
+        stages: list[Stage] = [("conv0", stem)]
+        for index, depth in enumerate(self.depths, start=1):
+            stages.append(
+                _stage(f"denseblock{index}", partial(DenseBlock, depth, layer))
+            )
+            if index < len(self.depths):
+                transition = partial(Transition, conv, norm)
+                stages.append(_stage(f"transition{index}", transition))
+        return [*stages, ("norm5", [("features.norm5", norm), nn.relu])]
+
+
+def _stage(name: str, make: Callable[..., nn.Module]) -> Stage:
+    return name, [(f"features.{name}", make)]
