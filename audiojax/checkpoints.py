@@ -14,6 +14,8 @@ from etils import epath
 from audiojax import files
 from audiojax.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
 
 
@@ -109,7 +111,7 @@ class Checkpoints:
                 aside.rmtree()
             aside.parent.mkdir(parents=True, exist_ok=True)
             path.rename(aside)
-            logging.warning(
+            logger.warning(
                 "checkpoint %s can't be used (%s); it was moved to %s and the one "
                 "before it is taken",
                 path,

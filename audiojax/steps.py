@@ -126,7 +126,7 @@ def make_train_step(
             state.params
         )
         grads, loss_sum, correct = total((grads, loss_sum, correct))
-        finite = jnp.isfinite(optax.global_norm(grads)) & jnp.isfinite(loss_sum)
+        finite = jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(loss_sum)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
 
         def if_finite(new, old):

@@ -1,0 +1,1 @@
+"""Configs: `common.py`, and small differences from it."""

@@ -7,8 +7,9 @@ or `--config.sweep.seeds=0,1,2`.
 
 import dataclasses
 
-from audiojax.features import PRESETS
 from ml_collections import ConfigDict, config_dict
+
+from audiojax.features import PRESETS
 
 
 def features(preset: str) -> ConfigDict:

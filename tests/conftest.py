@@ -28,3 +28,11 @@ def esc10_dir() -> Path:
     if not (folder / "meta" / "esc50.csv").is_file():
         pytest.skip("the ESC-10 recordings are not on this machine (../shared/esc10)")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def tiny_model():
+    """The tiny network of the tests, under its name in the table of models."""
+    from tests import tiny
+
+    tiny.register()

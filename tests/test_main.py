@@ -1,0 +1,121 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+# Runs the command with the tiny network in the table of models.
+COMMAND = (
+    "import sys; from absl import app; from tests import tiny; tiny.register();"
+    "from audiojax import main; app.run(main.main, flags_parser=main.parse)"
+)
+
+
+@pytest.fixture
+def start(repo_root, tmp_path):
+    """Starts the command in a process of its own, with a cache for its programs."""
+
+    def start(*arguments):
+        environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+        return subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *arguments],
+            cwd=repo_root,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture
+def run(start):
+    """Runs the command to its end: exit status, standard output, standard error."""
+
+    def run(*arguments):
+        process = start(*arguments)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    return run
+
+
+def tiny_arguments(tmp_path, *more):
+    return [
+        "--config=tests/tiny.py",
+        f"--config.data.data_dir={tmp_path / 'data'}",
+        f"--workdir={tmp_path / 'work'}",
+        "--config.sweep.folds=1,",
+        *more,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--config=configs/no_such.py"], "no_such.py"),
+        (["--config=configs/demo.py", "--config.modle.name=x"], "modle"),
+        ([], "no config given"),
+        (
+            ["--config=configs/demo.py", "--config.model.name=resnet51"],
+            "unknown model 'resnet51'; the known ones are",
+        ),
+        (
+            ["--config=configs/esc10_efficientnet.py", "--config.data.source_dir=docs"],
+            "meta/esc50.csv",
+        ),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(run, tmp_path, arguments, sentence):
+    status, _, err = run(*arguments, f"--workdir={tmp_path / 'work'}")
+    assert status == 1
+    assert "Traceback" not in err
+    said = [line for line in err.splitlines() if line.startswith("audiojax: ")]
+    assert len(said) == 1
+    assert sentence in said[0]
+
+
+def test_train_then_evaluate(run, tmp_path):
+    status, out, err = run(*tiny_arguments(tmp_path))
+    assert status == 0, err
+    assert f"workdir {tmp_path / 'work'}" in out
+    assert "results.json" in out
+    assert "confusion.png" in out
+    assert "--mode evaluate" in out
+    again, evaluated, err = run(*tiny_arguments(tmp_path), "--mode=evaluate")
+    assert again == 0, err
+    assert "the same as" in evaluated
+    scores = [line for line in out.splitlines() if line.strip().startswith("mean")]
+    assert scores[0] in evaluated.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_saves_and_says_how_to_go_on(start, run, tmp_path, signum, status):
+    long = tiny_arguments(tmp_path, "--config.epochs=1000")
+    process = start(*long)
+    checkpoints = tmp_path / "work" / "fold1-seed0" / "checkpoints"
+    deadline = time.monotonic() + 200
+    while not list(checkpoints.glob("*/manifest.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "type the same command again to go on" in err
+    assert "Traceback" not in err
+
+
+def test_none_is_read_as_none():
+    from ml_collections import ConfigDict
+
+    from audiojax import main
+
+    config = ConfigDict({"model": {"pretrained": "None", "name": "a"}, "epochs": 3})
+    main.read_none(config)
+    assert config.to_dict() == {"model": {"pretrained": None, "name": "a"}, "epochs": 3}

@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+from matplotlib import image
+from matplotlib.axes import Axes
+
+from audiojax import report
+
+
+def test_confusion_matrix_shows_counts_and_accuracy(tmp_path, monkeypatch):
+    drawn, titles = {}, []
+    monkeypatch.setattr(
+        Axes, "text", lambda _, x, y, text, **k: drawn.update({(y, x): text})
+    )
+    monkeypatch.setattr(Axes, "set_title", lambda _, text: titles.append(text))
+    label, predicted = np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 2, 2])
+    path = tmp_path / "confusion.png"
+    report.confusion_matrix(label, predicted, ["dog", "rain", "clock"], path)
+    assert drawn == {(0, 0): "1", (0, 1): "1", (1, 1): "1", (2, 2): "2"}
+    assert titles == ["accuracy 80.0% of 5 clips"]
+    assert image.imread(path).ndim == 3
+
+
+@pytest.mark.parametrize("classes", [2, 50])
+def test_any_number_of_classes_is_drawn(tmp_path, classes):
+    names = [f"class {i}" for i in range(classes)]
+    label = np.arange(classes)
+    report.confusion_matrix(label, label, names, tmp_path / "confusion.png")
+    height, width = image.imread(tmp_path / "confusion.png").shape[:2]
+    assert height == width >= 300
