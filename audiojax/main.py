@@ -65,8 +65,8 @@ def on_terminate(_signum: int, _frame: object) -> None:
 
 def prepare() -> None:
     """Sets up messages, signals and the cache of compiled programs."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     logging.getLogger("audiojax").setLevel(logging.INFO)
-    logging.basicConfig(format="%(message)s", force=True)
     signal.signal(signal.SIGTERM, on_terminate)
     if jax.config.jax_compilation_cache_dir is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))

@@ -159,15 +159,16 @@ def summarise(
                 "ensemble": evaluate.scores(logits, label)["accuracy"],
             }
         )
-    summary = {
-        kind: _spread([fold[kind] for fold in folds]) for kind in ("single", "ensemble")
-    }
     return {
         "classes": list(info.classes),
         "config": plain(config),
         "runs": list(runs),
         "folds": folds,
-        "summary": summary if folds else {},
+        "summary": {
+            kind: _spread([fold[kind] for fold in folds])
+            for kind in ("single", "ensemble")
+            if folds
+        },
     }
 
 

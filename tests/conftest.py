@@ -15,6 +15,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 
+# Most of the tests' time is compiling, and most of that the same programs again.
+jax.config.update("jax_compilation_cache_dir", str(REPO_ROOT / ".pytest_cache" / "xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
 
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
