@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from audiojax.models.convolution import convolve
+
 Padding = Literal["SAME"] | int | tuple[int, int]
 
 
@@ -50,13 +52,12 @@ class Conv(nn.Module):
         padding = self.padding
         if not isinstance(padding, str):
             padding = [(side, side) for side in _pair(padding)]
-        return lax.conv_general_dilated(
+        return convolve(
             image.astype(self.dtype),
             kernel.astype(self.dtype),
-            window_strides=_pair(self.stride),
-            padding=padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
+            _pair(self.stride),
+            padding,
+            self.groups,
         )
 
 
