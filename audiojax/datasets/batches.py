@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import json
@@ -9,9 +10,10 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -157,7 +159,25 @@ def _stream(
 
     dataset = tf.data.Dataset.from_tensor_slices((indices.astype(np.int32), mask))
     dataset = dataset.map(load, num_parallel_calls=PARALLEL, deterministic=True)
-    return cast(Iterator[Batch], dataset.prefetch(PREFETCH).as_numpy_iterator())
+    stream = _until_closed(dataset.prefetch(PREFETCH).as_numpy_iterator())
+    _streams.add(stream)
+    return stream
+
+
+def _until_closed(iterator: Any) -> Generator[Batch]:
+    """The iterator's batches; a generator, as that can be closed from outside."""
+    yield from iterator
+
+
+# Streams that someone holds. One that is left in the middle must be closed while Python
+# still runs: later its threads wait for Python, and Python's end waits for them.
+_streams: weakref.WeakSet[Generator[Batch]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_streams() -> None:
+    for stream in list(_streams):
+        stream.close()
 
 
 def _audio(recordings: Recordings, num_samples: int, indices: np.ndarray) -> np.ndarray:
@@ -234,10 +254,12 @@ def image_cache(
                 num_samples=num_samples,
             )
             _write_images(path, shape, batches, compute)
-    images = np.load(path, mmap_mode="r")
-    if images.shape != shape:
-        raise InputError(f"{path} is damaged: delete it, and it is made anew")
-    return images
+    try:
+        return np.load(path, mmap_mode="r").reshape(shape)
+    except (ValueError, EOFError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}): delete it, and it is made anew"
+        ) from error
 
 
 def _check_room(path: Path, shape: tuple[int, ...]) -> None:

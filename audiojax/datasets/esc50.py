@@ -398,9 +398,13 @@ def _recordings(table: Table, sample_rate: int, stored: dict, sources) -> Record
         [dataclasses.astuple(clip) for clip in clips],
         [stored[clip.filename]["sha256"] for clip in clips],
     ]
-    shared = {clip.source for clip in clips} & set(SHARED_SOURCES)
+    shared = [
+        source
+        for source in SHARED_SOURCES
+        if len({clip.fold for clip in clips if clip.source == source}) > 1
+    ]
     return Recordings(
-        info=Info(table.name, classes, sample_rate, clips, tuple(sorted(shared))),
+        info=Info(table.name, classes, sample_rate, clips, tuple(shared)),
         fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
         lengths=np.array([stored[clip.filename]["num_samples"] for clip in clips]),
         read=read,
