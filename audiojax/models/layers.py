@@ -5,7 +5,7 @@ the layer's `dtype` to compute; normalisation is always computed in float32.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -149,27 +149,11 @@ class Sequential(nn.Module):
 
 def max_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
     """Maximum over squares of the image [B,H,W,C]; the padding is minus infinity."""
-    return _reduce(image, -jnp.inf, lax.max, kernel, stride, padding)
+    sides = ((padding, padding), (padding, padding))
+    return nn.max_pool(image, (kernel, kernel), (stride, stride), sides)
 
 
 def avg_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
     """Mean over squares of the image [B,H,W,C]; padded zeros count, as in PyTorch."""
-    return _reduce(image, 0.0, lax.add, kernel, stride, padding) / kernel**2
-
-
-def _reduce(
-    image: jax.Array,
-    start: float,
-    function: Any,
-    kernel: int,
-    stride: int,
-    padding: int,
-) -> jax.Array:
-    return lax.reduce_window(
-        image,
-        jnp.asarray(start, image.dtype),
-        function,
-        window_dimensions=(1, kernel, kernel, 1),
-        window_strides=(1, stride, stride, 1),
-        padding=((0, 0), (padding, padding), (padding, padding), (0, 0)),
-    )
+    sides = ((padding, padding), (padding, padding))
+    return nn.avg_pool(image, (kernel, kernel), (stride, stride), sides)
