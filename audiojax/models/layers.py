@@ -5,7 +5,7 @@ the layer's `dtype` to compute; normalisation is always computed in float32.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -149,11 +149,14 @@ class Sequential(nn.Module):
 
 def max_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
     """Maximum over squares of the image [B,H,W,C]; the padding is minus infinity."""
-    sides = ((padding, padding), (padding, padding))
-    return nn.max_pool(image, (kernel, kernel), (stride, stride), sides)
+    return nn.max_pool(image, (kernel, kernel), (stride, stride), _sides(padding))
 
 
 def avg_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
     """Mean over squares of the image [B,H,W,C]; padded zeros count, as in PyTorch."""
-    sides = ((padding, padding), (padding, padding))
-    return nn.avg_pool(image, (kernel, kernel), (stride, stride), sides)
+    return nn.avg_pool(image, (kernel, kernel), (stride, stride), _sides(padding))
+
+
+def _sides(padding: int) -> Any:
+    # Flax takes it, and its annotation says it does not.
+    return ((padding, padding), (padding, padding))
