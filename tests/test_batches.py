@@ -158,6 +158,8 @@ def test_what_can_t_be_batched_is_refused():
     recordings, _ = make_recordings()
     with pytest.raises(InputError, match="batch_size is 0"):
         train(recordings, range(10), 0)
+    with pytest.raises(InputError, match="the seed is -1"):
+        train(recordings, range(10), 4, seed=-1)
     for get in (train, evaluate):
         with pytest.raises(InputError, match="no clips"):
             get(recordings, [], 4)
@@ -250,6 +252,16 @@ def test_images_that_failed_leave_nothing(tmp_path):
     assert cache(recordings, tmp_path).shape == (10, 2, 3, 1)
     with pytest.raises(ValueError, match="images"):
         cache(recordings, tmp_path, key="c", shape=(3, 3, 1))
+
+
+def test_what_a_killed_process_left_is_written_over(tmp_path):
+    recordings, _ = make_recordings()
+    whole = cache(recordings, tmp_path).copy()
+    (path,) = tmp_path.glob("*.npy")
+    path.with_name(f"{path.name}.part").write_bytes(path.read_bytes()[:200])
+    path.unlink()
+    np.testing.assert_array_equal(cache(recordings, tmp_path), whole)
+    assert [p.suffix for p in sorted(tmp_path.iterdir())] == [".npy", ".lock"]
 
 
 def test_a_full_disk_is_told_before(tmp_path, monkeypatch):

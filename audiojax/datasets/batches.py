@@ -52,7 +52,12 @@ def order(indices: Indices, *, seed: int, epoch: int) -> np.ndarray:
 
     Returns:
         [n] the same numbers, permuted.
+
+    Raises:
+        InputError: for a negative seed.
     """
+    if seed < 0:
+        raise InputError(f"the seed is {seed}; give at least 0")
     sequence = np.random.SeedSequence([seed, epoch])
     return np.random.Generator(np.random.PCG64(sequence)).permutation(indices)
 
@@ -90,7 +95,8 @@ def train_batches(
         [B]}; mask is 0 for rows that only fill the batch.
 
     Raises:
-        InputError: if there are no clips, or for a batch_size below 1.
+        InputError: if there are no clips, or for a batch_size below 1
+            or a seed below 0.
     """
     ordered = order(np.asarray(indices), seed=seed, epoch=epoch)
     rows, mask = _rows(len(ordered), batch_size, lambda row: row % len(ordered))
