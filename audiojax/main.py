@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import jax
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from audiojax import sweep
@@ -40,12 +41,19 @@ def stop(message: object, status: int = 1) -> NoReturn:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses the flags; what can't be used ends in one sentence."""
+    """Parses the flags; a config that can't be used ends in one sentence."""
     try:
-        return app.parse_flags_with_usage(argv)
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        words = error.args[0] if isinstance(error, KeyError) else error
-        stop(f"can't use the config: {' '.join(str(words).split())}")
+        rest = app.parse_flags_with_usage(argv)
+        if CONFIG.value is not None:
+            CONFIG.value.keys()  # a file that could not be loaded says so only now
+        return rest
+    except OSError as error:
+        reason = str(error).splitlines()[-1].strip()
+        stop(f"can't read the config file: {reason}; the ready ones are in configs/")
+    except (AttributeError, KeyError) as error:
+        stop(f"the config has no field {' '.join(str(error.args[0]).split())}")
+    except (TypeError, ValueError) as error:
+        stop(f"can't use the config: {' '.join(str(error).split())}")
 
 
 def read_none(config: ConfigDict) -> None:
@@ -67,6 +75,8 @@ def prepare() -> None:
     """Sets up messages, signals and the cache of compiled programs."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     logging.getLogger("audiojax").setLevel(logging.INFO)
+    # Orbax tells of each of its parts on absl's logger.
+    absl_logging.set_verbosity(absl_logging.WARNING)
     signal.signal(signal.SIGTERM, on_terminate)
     if jax.config.jax_compilation_cache_dir is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))

@@ -14,11 +14,16 @@ COMMAND = (
 
 
 @pytest.fixture
-def start(repo_root, tmp_path):
-    """Starts the command in a process of its own, with a cache for its programs."""
+def start(repo_root):
+    """Starts the command in a process of its own, on one device."""
 
     def start(*arguments):
-        environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+        programs = str(repo_root / ".pytest_cache" / "xla")
+        environment = os.environ | {
+            "XLA_FLAGS": "",
+            "JAX_COMPILATION_CACHE_DIR": programs,
+            "PYTHONWARNINGS": "default",
+        }
         return subprocess.Popen(
             [sys.executable, "-c", COMMAND, *arguments],
             cwd=repo_root,
@@ -92,6 +97,15 @@ def test_train_then_evaluate(run, tmp_path):
     assert scores[0] in evaluated.splitlines()
 
 
+def wait_for_checkpoint(process, checkpoints):
+    """Returns as soon as the first checkpoint is whole."""
+    deadline = time.monotonic() + 200
+    while not list(checkpoints.glob("*/manifest.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
@@ -99,16 +113,29 @@ def test_a_signal_saves_and_says_how_to_go_on(start, run, tmp_path, signum, stat
     long = tiny_arguments(tmp_path, "--config.epochs=1000")
     process = start(*long)
     checkpoints = tmp_path / "work" / "fold1-seed0" / "checkpoints"
-    deadline = time.monotonic() + 200
-    while not list(checkpoints.glob("*/manifest.json")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_for_checkpoint(process, checkpoints)
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert "type the same command again to go on" in err
     assert "Traceback" not in err
+
+
+def test_killed_and_typed_again_it_is_the_same_to_the_bit(start, run, tmp_path):
+    """SIGKILL leaves no time to save: it goes on from the newest checkpoint."""
+    assert run(*tiny_arguments(tmp_path))[0] == 0
+    whole = (tmp_path / "work" / "fold1-seed0" / "predictions.npz").read_bytes()
+    killed = tiny_arguments(tmp_path, f"--workdir={tmp_path / 'killed'}")
+    process = start(*killed)
+    run_dir = tmp_path / "killed" / "fold1-seed0"
+    wait_for_checkpoint(process, run_dir / "checkpoints")
+    process.kill()
+    process.communicate(timeout=60)
+    assert not (run_dir / "result.json").exists()
+    status, _, err = run(*killed)
+    assert status == 0, err
+    assert "goes on at step" in err
+    assert (run_dir / "predictions.npz").read_bytes() == whole
 
 
 def test_none_is_read_as_none():
