@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from ml_collections import ConfigDict
 
 from audiojax import features, models, pretrained
+from audiojax.config import Config
 from audiojax.errors import InputError
 from audiojax.features import LogMel
+from audiojax.models import Network
 
 Variables = Mapping[str, Any]
 
@@ -37,7 +37,7 @@ class Classifier:
         weights: name or path of the pretrained weights, None for random ones.
     """
 
-    network: nn.Module
+    network: Network
     log_mel: LogMel
     classes: tuple[str, ...]
     num_samples: int
@@ -63,7 +63,7 @@ class Classifier:
         variables = jax.jit(lambda key: self.network.init(key, image, train=False))(key)
         if self.weights is not None:
             variables = pretrained.load(
-                self.weights, variables, new=(type(self.network).head,)
+                self.weights, variables, new=(self.network.head,)
             )
         channels = self.image_shape[-1]
         return {
@@ -78,7 +78,7 @@ class Classifier:
         image: jax.Array,
         *,
         train: bool = False,
-        rngs: Mapping[str, jax.Array] | None = None,
+        rngs: dict[str, jax.Array] | None = None,
     ) -> Any:
         """Images [B, mel, frames, C] to logits [B, classes], float32.
 
@@ -102,7 +102,7 @@ class Classifier:
         return logits, updated["batch_stats"]
 
 
-def create(config: ConfigDict, classes: tuple[str, ...], **network: Any) -> Classifier:
+def create(config: Config, classes: tuple[str, ...], **network: Any) -> Classifier:
     """The classifier that a config describes.
 
     Args:

@@ -58,10 +58,10 @@ def scores(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
     Raises:
         InputError: if a logit is not finite: all-NaN logits would score as class 0.
     """
-    bad = ~np.isfinite(logits).all(axis=-1)
-    if bad.any():
+    bad = np.sum(~np.isfinite(logits).all(axis=-1))
+    if bad:
         raise InputError(
-            f"{bad.sum()} of {len(bad)} clips have logits that are not finite; the "
+            f"{bad} of {len(logits)} clips have logits that are not finite; the "
             "training diverged, so lower config.optimizer.learning_rate"
         )
     rows = np.arange(len(label))

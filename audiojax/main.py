@@ -78,7 +78,7 @@ def prepare() -> None:
     # Orbax tells of each of its parts on absl's logger.
     absl_logging.set_verbosity(absl_logging.WARNING)
     signal.signal(signal.SIGTERM, on_terminate)
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "audiojax" / "xla"))
 

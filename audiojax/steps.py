@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -163,7 +163,7 @@ def make_eval_step(
 
 
 def data_parallel(
-    step: Callable, devices: list[jax.Device] | None = None
+    step: Callable, devices: Sequence[Any] | None = None
 ) -> Callable[..., Any]:
     """One model over all devices: each takes an equal share of the batch.
 
@@ -188,14 +188,14 @@ def data_parallel(
 
 
 def data_parallel_eval(
-    step: Callable, devices: list[jax.Device] | None = None
+    step: Callable, devices: Sequence[Any] | None = None
 ) -> Callable[..., jax.Array]:
     """`eval_step` over all devices: logits come back as [D, B/D, classes]."""
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), devices=devices)
 
 
 def seed_parallel(
-    step: Callable, devices: list[jax.Device] | None = None
+    step: Callable, devices: Sequence[Any] | None = None
 ) -> Callable[..., Any]:
     """One model a device, which never speak to each other: a seed for each.
 

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
 from audiojax import datasets, evaluate, files, report
+from audiojax.config import Config
 from audiojax.datasets import Info
 from audiojax.errors import InputError
 from audiojax.train import Run, Trainer, open_data
@@ -49,7 +49,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return fields
 
 
-def plain(config: ConfigDict) -> dict[str, Any]:
+def plain(config: Config) -> dict[str, Any]:
     """The config as JSON gives it back."""
     return json.loads(json.dumps(config.to_dict()))
 
@@ -68,7 +68,7 @@ def _git_revision() -> str | None:
     return done.stdout.strip()
 
 
-def check_workdir(config: ConfigDict, workdir: epath.Path) -> None:
+def check_workdir(config: Config, workdir: epath.Path) -> None:
     """Checks that the workdir is new or belongs to this config.
 
     Raises:
@@ -90,7 +90,7 @@ def check_workdir(config: ConfigDict, workdir: epath.Path) -> None:
         )
 
 
-def describe(config: ConfigDict) -> dict[str, Any]:
+def describe(config: Config) -> dict[str, Any]:
     """The content of `config.json`: what is run, with what, and where."""
     device = jax.devices()[0]
     return {
@@ -102,7 +102,7 @@ def describe(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def planned_runs(config: ConfigDict) -> list[Run]:
+def planned_runs(config: Config) -> list[Run]:
     """Every (fold, seed) of the config, seeds of a fold together.
 
     Raises:
@@ -125,7 +125,7 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def summarise(
-    config: ConfigDict,
+    config: Config,
     info: Info,
     runs: Sequence[dict[str, Any]],
     predictions: Sequence[Predictions],
@@ -184,7 +184,7 @@ def _finished(
     )
 
 
-def load(config: ConfigDict) -> datasets.Recordings:
+def load(config: Config) -> datasets.Recordings:
     """The recordings that the config names."""
     return datasets.load(
         config.data.name,
@@ -195,7 +195,7 @@ def load(config: ConfigDict) -> datasets.Recordings:
     )
 
 
-def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
+def train(config: Config, workdir: epath.PathLike) -> dict[str, Any]:
     """Trains every run of the config that is not done yet.
 
     Args:
@@ -236,7 +236,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     return results
 
 
-def evaluate_checkpoints(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
+def evaluate_checkpoints(config: Config, workdir: epath.PathLike) -> dict[str, Any]:
     """Scores every finished run again, from its newest checkpoint.
 
     Args:
@@ -285,7 +285,7 @@ def check_same(results: Mapping[str, Any], workdir: epath.PathLike) -> None:
             )
 
 
-MODES: dict[str, Callable[[ConfigDict, epath.PathLike], dict[str, Any]]] = {
+MODES: dict[str, Callable[[Config, epath.PathLike], dict[str, Any]]] = {
     "train": train,
     "evaluate": evaluate_checkpoints,
 }

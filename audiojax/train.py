@@ -14,13 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from audiojax import classifier as classifiers
 from audiojax import evaluate, features, files, optimizer, steps
 from audiojax.checkpoints import Checkpoints
 from audiojax.classifier import Classifier, Variables
+from audiojax.config import Config
 from audiojax.datasets import Info, Recordings, batches
 from audiojax.errors import InputError
 
@@ -180,12 +180,12 @@ class Progress:
         }
 
 
-def recipe(config: ConfigDict) -> optimizer.Recipe:
+def recipe(config: Config) -> optimizer.Recipe:
     """The config's optimizer as the optimizer module takes it."""
     return optimizer.Recipe(**config.optimizer)
 
 
-def batch_devices(batch_size: int) -> list[jax.Device]:
+def batch_devices(batch_size: int) -> list[Any]:
     """As many devices as can share a batch equally."""
     devices = jax.devices()
     count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
@@ -217,7 +217,7 @@ def split(info: Info, fold: int) -> tuple[np.ndarray, np.ndarray]:
     return train, test
 
 
-def open_data(config: ConfigDict, recordings: Recordings) -> Data:
+def open_data(config: Config, recordings: Recordings) -> Data:
     """The data in the form that `config.data.stage` asks for.
 
     Raises:
@@ -247,7 +247,7 @@ def open_data(config: ConfigDict, recordings: Recordings) -> Data:
 class Trainer:
     """One run's parts, built from the config, and what is done with them."""
 
-    def __init__(self, config: ConfigDict, data: Data, run: Run):
+    def __init__(self, config: Config, data: Data, run: Run):
         """Builds classifier, optimizer and compiled steps; trains nothing yet.
 
         Args:
@@ -467,7 +467,7 @@ class Trainer:
     ) -> None:
         epoch = step // self.steps_per_epoch
         values = {f"train_{name}": value for name, value in progress.means().items()}
-        values["learning_rate"] = float(self.learning_rate(step - 1))
+        values["learning_rate"] = np.asarray(self.learning_rate(step - 1)).item()
         every = self.config.evaluate_every_epochs
         if every and (epoch % every == 0 or epoch == self.config.epochs):
             logits, label, _ = self.predict(state.variables, self.test_indices)

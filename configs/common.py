@@ -9,15 +9,16 @@ import dataclasses
 
 from ml_collections import ConfigDict, config_dict
 
+from audiojax.config import Config
 from audiojax.features import PRESETS
 
 
-def features(preset: str) -> ConfigDict:
+def features(preset: str) -> Config:
     """The fields of a `LogMel` preset."""
     return ConfigDict(dataclasses.asdict(PRESETS[preset]))
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     """Palanisamy, Singhania, Yao 2020 (arXiv 2007.11154), section 3, on ESC-50."""
     config = ConfigDict()
 

@@ -3,12 +3,11 @@
 python -m audiojax.main --config configs/demo.py
 """
 
-from ml_collections import ConfigDict
-
+from audiojax.config import Config
 from configs import esc50_efficientnet
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     """EfficientNet-Lite0 on short clips and small images, one fold held out."""
     config = esc50_efficientnet.get_config()
     config.data.name = "synthetic"

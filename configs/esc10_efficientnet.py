@@ -4,12 +4,11 @@ python -m audiojax.main --config configs/esc10_efficientnet.py \
     --config.data.source_dir=../shared/esc10
 """
 
-from ml_collections import ConfigDict
-
+from audiojax.config import Config
 from configs import esc50_efficientnet
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     """The recipe of ESC-50, shorter, on its ten-class subset."""
     config = esc50_efficientnet.get_config()
     config.data.name = "esc10"

@@ -7,12 +7,11 @@ Not measured: ESC-50 itself was not at hand; the same recipe on its ten-class su
 in esc10_efficientnet.py.
 """
 
-from ml_collections import ConfigDict
-
+from audiojax.config import Config
 from configs import common
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     """Standardised input, AdamW, warm-up and cosine."""
     config = common.get_config()
     config.model.name = "efficientnet_lite0"

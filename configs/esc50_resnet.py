@@ -8,11 +8,10 @@ measured: published for this recipe, best epoch on the test fold, 90.65; an inde
 repetition at the last epoch, 89.00.
 """
 
-from ml_collections import ConfigDict
-
+from audiojax.config import Config
 from configs import common
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     """The recipe of `common.py` as it is."""
     return common.get_config()

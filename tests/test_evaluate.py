@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -38,7 +39,7 @@ def test_predict_counts_every_clip_once():
     """Of a padded last batch only the real clips come back, in order."""
 
     def eval_step(_variables, batch):
-        return np.stack([batch["index"] * 1.0, batch["index"] * 2.0], axis=-1)
+        return jnp.stack([batch["index"] * 1.0, batch["index"] * 2.0], axis=-1)
 
     batches = [
         {"index": np.array([4, 7]), "label": np.array([0, 1]), "mask": np.ones(2)},

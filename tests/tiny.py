@@ -3,9 +3,9 @@
 from functools import partial
 
 import flax.linen as nn
-from ml_collections import ConfigDict
 
 from audiojax import models
+from audiojax.config import Config
 from audiojax.models import Network
 from configs import demo
 
@@ -42,7 +42,7 @@ def register() -> None:
     models.MODELS["tiny"] = Tiny
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     """Synthetic sounds, small images, two folds: a run takes a second or two."""
     config = demo.get_config()
     config.model.name = "tiny"
