@@ -49,6 +49,7 @@ def get_config() -> Config:
     config.model.pretrained = None
     config.features.n_mels = 32
     config.features.frames = 32
+    config.optimizer.learning_rate = 1e-2
     config.epochs = 2
     config.batch_size = 64
     config.sweep.folds = (1, 2)
