@@ -303,7 +303,7 @@ def _refuse_differences(
         "to be new but not in the network": misspelt,
     }
     sentences = [
-        f"{len(names)} parameters {what}: {_shortened(names)}"
+        f"{len(names)} parameter{'s'[: len(names) != 1]} {what}: {_shortened(names)}"
         for what, names in differences.items()
         if names
     ]

