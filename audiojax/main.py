@@ -19,7 +19,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from audiojax import sweep
+from audiojax import report, sweep
 from audiojax.errors import InputError
 from audiojax.train import Interrupted
 
@@ -90,6 +90,7 @@ def show(results: dict[str, Any], workdir: str) -> None:
         sweep.check_same(results, workdir)
         print(f"the same as {workdir}/results.json")
         return
+    report.write(workdir)
     again = shlex.join([*sys.orig_argv, "--mode", "evaluate"])
     print(
         f"results      {workdir}/results.json\n"

@@ -14,6 +14,27 @@ from sklearn import metrics
 from audiojax import files
 
 
+def write(workdir: epath.PathLike) -> None:
+    """Draws `confusion.png` from what a finished sweep left in its workdir.
+
+    Args:
+        workdir: holds `results.json`, and `predictions.npz` for each run in it; with
+            several seeds, each clip counts once for each.
+    """
+    workdir = epath.Path(workdir)
+    results = files.read_json(workdir / "results.json")
+    predictions = [
+        files.read_arrays(workdir / run["name"] / "predictions.npz")
+        for run in results["runs"]
+    ]
+    confusion_matrix(
+        np.concatenate([p["label"] for p in predictions]),
+        np.concatenate([p["logits"].argmax(axis=-1) for p in predictions]),
+        results["classes"],
+        workdir / "confusion.png",
+    )
+
+
 def confusion_matrix(
     label: np.ndarray,
     predicted: np.ndarray,

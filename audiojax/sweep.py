@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from audiojax import datasets, evaluate, files, report
+from audiojax import datasets, evaluate, files
 from audiojax.config import Config
 from audiojax.datasets import Info
 from audiojax.errors import InputError
@@ -226,13 +226,6 @@ def train(config: Config, workdir: epath.PathLike) -> dict[str, Any]:
         files.write_json(workdir / "results.json", results)
         logger.info("%s: accuracy %.4f", run.name, entry["final"]["accuracy"])
     files.write_json(workdir / "results.json", results)
-    _, predictions = _finished(workdir, runs)
-    report.confusion_matrix(
-        np.concatenate([p["label"] for p in predictions]),
-        np.concatenate([p["logits"].argmax(-1) for p in predictions]),
-        info.classes,
-        workdir / "confusion.png",
-    )
     return results
 
 

@@ -374,6 +374,7 @@ class Trainer:
             predictions = self.predictions(state.variables)
         files.write_arrays(run_dir / "predictions.npz", predictions)
         return {
+            "name": self.run.name,
             "fold": self.run.fold,
             "seed": self.run.seed,
             "steps": int(state.step),

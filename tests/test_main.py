@@ -89,6 +89,7 @@ def test_train_then_evaluate(run, tmp_path):
     assert f"workdir {tmp_path / 'work'}" in out
     assert "results.json" in out
     assert "confusion.png" in out
+    assert (tmp_path / "work" / "confusion.png").read_bytes()[:4] == b"\x89PNG"
     assert "--mode evaluate" in out
     again, evaluated, err = run(*tiny_arguments(tmp_path), "--mode=evaluate")
     assert again == 0, err

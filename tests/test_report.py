@@ -3,7 +3,7 @@ import pytest
 from matplotlib import image
 from matplotlib.axes import Axes
 
-from audiojax import report
+from audiojax import files, report
 
 
 def test_confusion_matrix_shows_counts_and_accuracy(tmp_path, monkeypatch):
@@ -27,3 +27,20 @@ def test_any_number_of_classes_is_drawn(tmp_path, classes):
     report.confusion_matrix(label, label, names, tmp_path / "confusion.png")
     height, width = image.imread(tmp_path / "confusion.png").shape[:2]
     assert height == width >= 300
+
+
+def test_all_runs_of_a_workdir_are_counted(tmp_path, monkeypatch):
+    runs = {"fold1-seed0": ([0, 1], [0, 0]), "fold2-seed0": ([1, 1], [1, 0])}
+    for name, (label, predicted) in runs.items():
+        logits = np.eye(2, dtype=np.float32)[predicted]
+        arrays = {"label": np.array(label), "logits": logits}
+        files.write_arrays(tmp_path / name / "predictions.npz", arrays)
+    files.write_json(
+        tmp_path / "results.json",
+        {"classes": ["dog", "rain"], "runs": [{"name": name} for name in runs]},
+    )
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda _, text: titles.append(text))
+    report.write(tmp_path)
+    assert titles == ["accuracy 50.0% of 4 clips"]
+    assert (tmp_path / "confusion.png").exists()

@@ -1,0 +1,93 @@
+"""The rooms of the project: who may import whom, and who loads what."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+# From the entrances down; a module imports only from lines below its own.
+LEVELS = [
+    ["main"],
+    ["report"],
+    ["sweep"],
+    ["train"],
+    ["steps", "evaluate"],
+    ["classifier", "checkpoints", "optimizer"],
+    ["pretrained", "datasets"],
+    ["features", "models"],
+    ["files"],
+    ["config", "errors"],
+]
+LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
+
+
+def imported(path):
+    """Full names of all that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def sources(folder):
+    return sorted(folder.rglob("*.py"))
+
+
+def room(path, package):
+    return path.relative_to(package).parts[0].removesuffix(".py")
+
+
+def test_every_module_has_a_level(repo_root):
+    package = repo_root / "audiojax"
+    rooms = {room(path, package) for path in sources(package)} - {"__init__"}
+    assert rooms == set(LEVEL)
+
+
+def test_imports_go_down_only(repo_root):
+    package = repo_root / "audiojax"
+    upward = [
+        f"{path.relative_to(package)} imports {name}"
+        for path in sources(package)
+        for name in imported(path)
+        if name.startswith("audiojax.")
+        and (above := name.split(".")[1]) != (here := room(path, package))
+        and LEVEL[above] <= LEVEL[here]
+    ]
+    assert upward == []
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("tensorflow", ("audiojax/datasets/",)),
+        ("tensorflow_datasets", ("audiojax/datasets/",)),
+        ("clu", ("audiojax/train.py",)),
+        ("torch", ("scripts/",)),
+        ("torchvision", ("scripts/",)),
+    ],
+)
+def test_heavy_libraries_stay_in_their_rooms(repo_root, library, allowed):
+    found = [
+        str(path.relative_to(repo_root))
+        for folder in ("audiojax", "configs", "scripts", "tests")
+        for path in sources(repo_root / folder)
+        if any(name.split(".")[0] == library for name in imported(path))
+    ]
+    strangers = [
+        path for path in found if not path.startswith((*allowed, "tests/test_"))
+    ]
+    assert strangers == []
+
+
+def test_models_features_and_weights_load_no_other_framework():
+    code = (
+        "import sys, audiojax.models, audiojax.features, audiojax.pretrained\n"
+        "import audiojax.classifier\n"
+        "print([m for m in ('tensorflow', 'torch', 'clu') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
