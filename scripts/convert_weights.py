@@ -99,14 +99,9 @@ def read_checkpoint(path: Path) -> Arrays:
     """
     if path.suffix == ".safetensors":
         return pretrained.read(path)
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise InputError(
-            f"{path}: reading it needs torch: pip install 'torch>=2.10'"
-        ) from None
     if not path.is_file():
         raise InputError(f"{path}: expected a checkpoint, found no file")
+    torch = _torch(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     # Whatever the unpickler stumbles over. Its message is not passed on, because it
@@ -120,7 +115,20 @@ def read_checkpoint(path: Path) -> Arrays:
         state = state.get(wrapper, state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(map(torch.is_tensor, state.values())):
         raise InputError(f"{path}: expected a dictionary of tensors by their names")
+    if any(tensor.dtype == torch.bfloat16 for tensor in state.values()):
+        raise InputError(f"{path}: holds bfloat16 values, expected float32")
     return {name: tensor.detach().numpy() for name, tensor in state.items()}
+
+
+def _torch(path: Path) -> Any:
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        torch = None
+    # Before 2.10 files could run code, weights_only or not.
+    if torch is None or tuple(map(int, torch.__version__.split(".")[:2])) < (2, 10):
+        raise InputError(f"{path}: reading it needs torch: pip install 'torch>=2.10'")
+    return torch
 
 
 def rename(arrays: Mapping[str, Value], published: Iterable[str]) -> dict[str, Value]:
@@ -152,13 +160,9 @@ def _rename_lite(
         if block:
             expands = f"_blocks.{block[1]}._expand_conv.weight" in arrays
             table = _LITE_INVERTED if expands else _LITE_SEPARABLE
-            number = int(block[1])
-            # A block too many keeps its name, and is refused by it.
-            prefix = (
-                "blocks.{}.{}.".format(*blocks[number])
-                if number < len(blocks)
-                else name
-            )
+            # A block too many is refused by a name that the network does not have.
+            stage, index = dict(enumerate(blocks)).get(int(block[1]), ("?", block[1]))
+            prefix = f"blocks.{stage}.{index}."
         renamed[f"{prefix}{table.get(layer, layer)}.{leaf}"] = array
     return renamed
 

@@ -289,7 +289,7 @@ def _photographs() -> Arrays:
 def _reference(name: str) -> tuple[Any, dict[str, str]]:
     """The PyTorch network, and its own names of arrays by the published ones."""
     lite = name.startswith("efficientnet_lite")
-    network = _lite(name) if lite else _torchvision(name)
+    network = _lite(name) if lite else torchvision_network(name)
     for module in network.modules():
         if hasattr(module, "momentum"):
             module.momentum = 0.1
@@ -300,7 +300,8 @@ def _reference(name: str) -> tuple[Any, dict[str, str]]:
     )
 
 
-def _torchvision(name: str) -> Any:
+def torchvision_network(name: str, aux_logits: bool = False) -> Any:
+    """Torchvision's network with fresh parameters; Inception-v3 as we have it."""
     import torch
 
     try:
@@ -315,7 +316,7 @@ def _torchvision(name: str) -> Any:
     if name != "inception_v3":
         return torchvision.models.get_model(name)
     return torchvision.models.inception_v3(
-        aux_logits=False, transform_input=True, init_weights=False, dropout=0.0
+        aux_logits=aux_logits, transform_input=True, init_weights=False, dropout=0.0
     )
 
 
