@@ -8,6 +8,7 @@ translates between its names and our variables, in both directions.
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
-from absl import logging
 from flax import traverse_util
 
 from audiojax.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Variables = Mapping[str, Any]
 Triple = tuple[float, float, float]
@@ -53,9 +55,11 @@ class Record:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def _torchvision(name: str, sha256: str | None = None, **options: Any) -> Record:
-    source, licence = f"timm/{name}.tv_in1k", "BSD-3-Clause"
-    return Record(source, "main", sha256, licence, *_IMAGENET, options)
+def _torchvision(
+    name: str, revision: str = "main", sha256: str | None = None, **options: Any
+) -> Record:
+    source = f"timm/{name}.tv_in1k"
+    return Record(source, revision, sha256, "BSD-3-Clause", *_IMAGENET, options)
 
 
 def _lite(index: int) -> Record:
@@ -65,20 +69,34 @@ def _lite(index: int) -> Record:
 
 # What the hub has, by the network's name: the file model.safetensors of each source.
 RECORDS: dict[str, Record] = {
-    "resnet18": _torchvision("resnet18"),
-    "resnet34": _torchvision("resnet34"),
+    "resnet18": _torchvision(
+        "resnet18",
+        "bbd144b3e5565108aad885f145491d11bc6ce807",
+        "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
+    ),
+    "resnet34": _torchvision(
+        "resnet34",
+        "1b7b21cca82ff974d341713f777bf740c2db38c4",
+        "0bb82595a564991a9d424708b33f5d843f5aaed7f6c0886ff10849ff97022235",
+    ),
     "resnet50": _torchvision(
-        "resnet50", "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888"
+        "resnet50",
+        "78f3ecfdb38e06d9b8397f662e7ab8fee96026fa",
+        "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
     ),
     "resnet101": _torchvision("resnet101"),
     "resnet152": _torchvision("resnet152"),
-    "densenet121": _torchvision("densenet121"),
+    "densenet121": _torchvision(
+        "densenet121",
+        "f0d0f2698a02cb133b09d48396db6e1e46fe9f3b",
+        "c894c6d9caa317a8ca1942986dee7a16a86c77734a4d691d2abe05389cfef358",
+    ),
     "densenet161": _torchvision("densenet161"),
     "densenet169": _torchvision("densenet169"),
     "densenet201": _torchvision("densenet201"),
     "inception_v3": _torchvision(
         "inception_v3",
-        "9c452c63a67fd03a38a78c401ba12d4be0e926df63c93403de3a29f6df20fefb",
+        sha256="9c452c63a67fd03a38a78c401ba12d4be0e926df63c93403de3a29f6df20fefb",
         transform_input=True,
     ),
     **{f"efficientnet_lite{index}": _lite(index) for index in range(5)},
@@ -128,6 +146,17 @@ def record(weights: str | Path) -> Record:
         InputError: there are no weights of that name, or they cannot be had.
     """
     return _locate(weights)[1]
+
+
+def options(weights: str | Path) -> Mapping[str, Any]:
+    """Gives the fields of the network that weights need, without fetching them.
+
+    Args:
+        weights: as in `load`.
+    """
+    if isinstance(weights, Path) or weights.endswith(".safetensors"):
+        return record(weights).options
+    return RECORDS[weights].options if weights in RECORDS else {}
 
 
 def load(
@@ -195,9 +224,9 @@ def fit(
     }
     misspelt = [part for part in new if not any(_under(n, (part,)) for n in leaves)]
     _refuse_differences(source, expected, found, misspelt)
-    logging.info("%s: %d arrays loaded", source, len(found))
+    logger.info("%s: %d arrays loaded", source, len(found))
     if kept:
-        logging.info("%s: new and not loaded: %s", source, ", ".join(sorted(kept)))
+        logger.info("%s: new and not loaded: %s", source, ", ".join(sorted(kept)))
     leaves |= {name: jnp.asarray(_from_torch(array)) for name, array in found.items()}
     flat = {paths[name]: leaf for name, leaf in leaves.items()}
     return {**variables, **traverse_util.unflatten_dict(flat)}
@@ -246,7 +275,7 @@ def read(path: str | Path, sha256: str | None = None) -> dict[str, np.ndarray]:
     arrays = _decode(path, data)
     found = hashlib.sha256(data).hexdigest()
     if sha256 is None:
-        logging.warning("%s: no sum is on record to check; it is %s", path, found)
+        logger.warning("%s: no sum is on record to check; it is %s", path, found)
     elif found != sha256:
         raise InputError(
             f"{path}: sha256 is {found}, expected {sha256}; the file is damaged or "
@@ -360,7 +389,7 @@ def _fit_channels(
     if name not in _FIRST_CONVOLUTIONS or shape == array.shape or array.shape[1] != 3:
         return array
     channels = shape[1]
-    logging.info("%s: adapted from 3 to %d input channels", name, channels)
+    logger.info("%s: adapted from 3 to %d input channels", name, channels)
     if channels == 1:
         return array.sum(axis=1, keepdims=True)
     return array[:, np.arange(channels) % 3] * np.float32(3 / channels)

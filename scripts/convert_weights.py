@@ -102,6 +102,7 @@ def read_checkpoint(path: Path) -> Arrays:
     if not path.is_file():
         raise InputError(f"{path}: expected a checkpoint, found no file")
     torch = _torch(path)
+    _check_named_sum(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     # Whatever the unpickler stumbles over. Its message is not passed on, because it
@@ -118,6 +119,20 @@ def read_checkpoint(path: Path) -> Arrays:
     if any(tensor.dtype == torch.bfloat16 for tensor in state.values()):
         raise InputError(f"{path}: holds bfloat16 values, expected float32")
     return {name: tensor.detach().numpy() for name, tensor in state.items()}
+
+
+def _check_named_sum(path: Path) -> None:
+    """Holds a file like resnet18-f37072fd.pth to the sum in its name, as PyTorch does.
+
+    Eight digits or more are the beginning of its sha256.
+    """
+    named = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if named and not found.startswith(named[1]):
+        raise InputError(
+            f"{path}: sha256 is {found}, and its name says {named[1]}…; the file is "
+            "damaged or renamed: get it again"
+        )
 
 
 def _torch(path: Path) -> Any:

@@ -5,6 +5,7 @@ where it is.
 """
 
 import functools
+import hashlib
 import importlib.util
 import json
 import pickle
@@ -174,6 +175,28 @@ def test_the_command_ends_with_one_sentence_and_status_1(repo_root, arguments, m
     assert result.stderr.startswith("error: none.")
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("digits", [8, 64])
+def test_the_sum_in_a_files_name_is_checked(tmp_path, monkeypatch, digits):
+    class Torch:
+        __version__ = "2.13.0"
+
+        @staticmethod
+        def load(*_args, **_options):
+            return {}
+
+        is_tensor = staticmethod(callable)
+
+    monkeypatch.setitem(sys.modules, "torch", Torch)
+    content = b"tensors"
+    sha256 = hashlib.sha256(content).hexdigest()
+    good = tmp_path / f"resnet18-{sha256[:digits]}.pth"
+    good.write_bytes(content)
+    assert convert_weights.read_checkpoint(good) == {}
+    good.write_bytes(content[:-1])
+    with pytest.raises(InputError, match=f"its name says {sha256[:digits]}…"):
+        convert_weights.read_checkpoint(good)
 
 
 def state_dict(name):

@@ -1,5 +1,6 @@
 """Weights files: names, strict loading, where they come from, and what can be wrong."""
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -300,15 +301,28 @@ def test_a_download_is_pinned_and_checked(folder, arrays, monkeypatch, tmp_path)
         return str(path)
 
     hub(monkeypatch, download)
+    with pytest.raises(InputError, match="expected 694f673df652"):
+        pretrained.load("resnet18", variables_of())
+    file = ("timm/resnet18.tv_in1k", "model.safetensors")
+    revision = "bbd144b3e5565108aad885f145491d11bc6ce807"
+    assert asked == [(file, {"revision": revision})]
+    known = dataclasses.replace(
+        pretrained.RECORDS["resnet18"],
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    monkeypatch.setitem(pretrained.RECORDS, "resnet18", known)
     assert_equal(
         pretrained.load("resnet18", variables_of()),
         pretrained.fit("x", arrays, variables_of()),
     )
-    known = pretrained.RECORDS["resnet18"]
-    file = ("timm/resnet18.tv_in1k", "model.safetensors")
-    assert asked == [(file, {"revision": known.revision})]
-    with pytest.raises(InputError, match="expected 5d061a3c593d"):
-        pretrained.load("resnet50", variables_of())
+
+
+def test_where_no_sum_is_known_the_log_gives_the_files_own(tmp_path, arrays, caplog):
+    path = tmp_path / "resnet101.safetensors"
+    pretrained.write(path, arrays)
+    pretrained.load(path, variables_of())
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert f"no sum is on record to check; it is {sha256}" in caplog.text
 
 
 def test_the_environment_names_a_folder_to_search_first(tmp_path, monkeypatch):
