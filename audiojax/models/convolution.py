@@ -25,9 +25,9 @@ Form = Literal["native", "cpu"]
 # A context of JAX's, so that nothing compiled under one choice is used under another.
 forced = jax.make_user_context(None)
 
-# A gradient of a depthwise kernel adds this many parts of the batch in one pass, so
-# that what it stores before the last sum is that much smaller.
-_PARTS = 8
+# How many images the gradient of a depthwise kernel adds up in one pass over their
+# pixels. More would store less, but leave the cache.
+_PART = 8
 
 
 def form() -> Form:
@@ -200,31 +200,35 @@ def _to_image(
 def _to_kernel(
     rows: _Axis, columns: _Axis, image: jax.Array, gradient: jax.Array
 ) -> jax.Array:
-    """The gradient with respect to the kernel of a depthwise convolution."""
+    """The gradient with respect to the kernel of a depthwise convolution.
+
+    It goes through a few images at a time, in a loop, into which XLA can't pull what
+    made the images, to repeat it for each tap. The sum over pixels is one for all taps:
+    were each summed alone, every shifted image would be stored.
+    """
     padded = _pad(image, rows, columns)
     batch, height, width, channels = gradient.shape
-    length = batch // math.gcd(batch, _PARTS)
+    length = math.gcd(batch, _PART)
+    size, steps = (height, width), (rows.step, columns.step)
+    taps = [(i, j) for i in range(rows.taps) for j in range(columns.taps)]
 
-    def products(row: int, column: int) -> jax.Array:
-        total = _sum(
-            _pixels(
-                padded,
-                (row, column),
-                (height, width),
-                (rows.step, columns.step),
-                (start, start + length),
-            )
-            * lax.slice_in_dim(gradient, start, start + length)
-            for start in range(0, batch, length)
+    def add_part(part: jax.Array, total: jax.Array) -> jax.Array:
+        images, gradients = (
+            lax.dynamic_slice_in_dim(array, part * length, length)
+            for array in (padded, gradient)
         )
-        return total.reshape(-1, channels)
+        products = [
+            _sum(
+                _pixels(images, tap, size, steps, (i, i + 1)) * gradients[i : i + 1]
+                for i in range(length)
+            )
+            for tap in taps
+        ]
+        return total + jnp.stack(products).sum((1, 2, 3))
 
-    # One sum over all taps: were each summed alone, every shifted image and product
-    # would be stored whole.
-    every = jnp.stack(
-        [products(i, j) for i in range(rows.taps) for j in range(columns.taps)]
-    )
-    return every.sum(1).reshape(rows.taps, columns.taps, 1, channels)
+    zero = jnp.zeros((len(taps), channels), gradient.dtype)
+    total = lax.fori_loop(0, batch // length, add_part, zero)
+    return total.reshape(rows.taps, columns.taps, 1, channels)
 
 
 def _pixels(

@@ -14,6 +14,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from audiojax.models.convolution import convolve
+from audiojax.models.normalisation import affine, normalise
 
 Padding = Literal["SAME"] | int | tuple[int, int]
 
@@ -66,8 +67,7 @@ class BatchNorm(nn.Module):
 
     Training normalises by the biased variance of the batch, and moves the running
     variance towards the unbiased one (Flax's own layer moves it towards the biased
-    one). The variance is the mean square of deviations, which loses no digits where
-    the mean is large.
+    one).
 
     Attributes:
         train: normalise by the batch and update the running statistics, or normalise
@@ -94,40 +94,19 @@ class BatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
 
-        image = image.astype(jnp.float32)
-        used_mean, used_var = mean.value, var.value
-        if self.train:
-            # No device axis is bound while the parameters are made.
-            axis = None if self.is_initializing() else self.axis_name
-            used_mean, used_var, count = _statistics(image, axis)
-            if not self.is_initializing():
-                unbiased = used_var * (count / max(count - 1, 1))
-                mean.value += (1 - self.momentum) * (used_mean - mean.value)
-                var.value += (1 - self.momentum) * (unbiased - var.value)
-        scale *= lax.rsqrt(used_var + self.epsilon)
-        image = (image - _channels(used_mean)) * _channels(scale) + _channels(bias)
+        if not self.train:
+            factor = scale * lax.rsqrt(var.value + self.epsilon)
+            return affine(image, mean.value, factor, bias).astype(self.dtype)
+        # No device axis is bound while the parameters are made.
+        axis = None if self.is_initializing() else self.axis_name
+        image, batch_mean, batch_var = normalise(image, scale, bias, self.epsilon, axis)
+        if not self.is_initializing():
+            devices = 1 if axis is None else lax.axis_size(axis)
+            count = devices * image.size // image.shape[-1]
+            unbiased = batch_var * (count / max(count - 1, 1))
+            mean.value += (1 - self.momentum) * (batch_mean - mean.value)
+            var.value += (1 - self.momentum) * (unbiased - var.value)
         return image.astype(self.dtype)
-
-
-def _channels(vector: jax.Array) -> jax.Array:
-    """A vector [C] as [1,1,1,C]: ranks are never promoted silently."""
-    return vector[None, None, None, :]
-
-
-def _statistics(
-    image: jax.Array, axis_name: str | None
-) -> tuple[jax.Array, jax.Array, int]:
-    """Mean [C], biased variance [C] and number of values over all devices."""
-    count = image.size // image.shape[-1]
-
-    def mean_of(values: jax.Array) -> jax.Array:
-        local = jnp.mean(values, axis=(0, 1, 2))
-        return local if axis_name is None else lax.pmean(local, axis_name)
-
-    mean = mean_of(image)
-    var = mean_of(jnp.square(image - _channels(mean)))
-    devices = 1 if axis_name is None else lax.axis_size(axis_name)
-    return mean, var, count * devices
 
 
 class Sequential(nn.Module):
