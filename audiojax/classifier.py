@@ -123,6 +123,9 @@ def create(config: Config, classes: tuple[str, ...], **network: Any) -> Classifi
         )
     log_mel = LogMel(**config.features)
     weights = config.model.pretrained
+    if weights == "imagenet":
+        weights = config.model.name
+    options = {} if weights is None else pretrained.options(weights)
     return Classifier(
         network=models.create(
             config.model.name,
@@ -130,10 +133,11 @@ def create(config: Config, classes: tuple[str, ...], **network: Any) -> Classifi
             dropout=config.model.dropout,
             dtype=DTYPES[config.model.dtype],
             batch_norm_momentum=config.model.batch_norm_momentum,
+            **options,
             **network,
         ),
         log_mel=log_mel,
         classes=classes,
         num_samples=int(np.rint(config.data.clip_seconds * log_mel.sample_rate)),
-        weights=config.model.name if weights == "imagenet" else weights,
+        weights=weights,
     )

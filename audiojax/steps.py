@@ -12,6 +12,8 @@ import optax
 from flax import struct
 from jax import lax
 
+from audiojax import augment as augmentation
+from audiojax.augment import Augment
 from audiojax.classifier import Classifier, Variables
 
 AXIS = "batch"
@@ -75,6 +77,7 @@ def make_train_step(
     classifier: Classifier,
     optimizer: optax.GradientTransformation,
     axis_name: str | None = None,
+    augment: Augment | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """The training step as a pure function of state, batch and key.
 
@@ -87,6 +90,7 @@ def make_train_step(
             `axis_name` if several devices share a batch.
         optimizer: what turns gradients into updates.
         axis_name: the mapped axis to sum over, None on one device.
+        augment: how images are changed, None for not at all.
 
     Returns:
         `train_step(state, batch, key) -> state, metrics`. The batch holds `image`
@@ -103,11 +107,14 @@ def make_train_step(
         key = jax.random.fold_in(key, state.step)
         if axis_name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis_name))
+        dropout_key, augment_key = jax.random.split(key)
         image, label, mask = (
             classifier.batch_image(batch),
             batch["label"],
             batch["mask"],
         )
+        if augment is not None:
+            image = augmentation.images(augment_key, image, augment)
         count = total(mask.sum())
 
         def loss(params):
@@ -115,7 +122,7 @@ def make_train_step(
                 {**state.variables, "params": params},
                 image,
                 train=True,
-                rngs={"dropout": key},
+                rngs={"dropout": dropout_key},
             )
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
             loss_sum = jnp.sum(losses * mask)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from audiojax import classifier as classifiers
 from audiojax import evaluate, features, files, optimizer, steps
+from audiojax.augment import Augment
 from audiojax.checkpoints import Checkpoints
 from audiojax.classifier import Classifier, Variables
 from audiojax.config import Config
@@ -274,7 +275,12 @@ class Trainer:
         )
         self.optimizer = optimizer.create(settings, self.steps_per_epoch, config.epochs)
         self._train_step = steps.data_parallel(
-            steps.make_train_step(self.classifier, self.optimizer, steps.AXIS),
+            steps.make_train_step(
+                self.classifier,
+                self.optimizer,
+                steps.AXIS,
+                Augment(**config.augment),
+            ),
             self.devices,
         )
         self._eval_step = steps.data_parallel_eval(

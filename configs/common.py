@@ -9,6 +9,7 @@ import dataclasses
 
 from ml_collections import ConfigDict, config_dict
 
+from audiojax.augment import Augment
 from audiojax.config import Config
 from audiojax.features import PRESETS
 
@@ -35,6 +36,9 @@ def get_config() -> Config:
     config.data.seed = 0
 
     config.features = features("esc50")
+
+    # Changes to training images: shares of width and height, see `Augment`.
+    config.augment = ConfigDict(dataclasses.asdict(Augment()))
 
     config.model = ConfigDict()
     config.model.name = "resnet50"

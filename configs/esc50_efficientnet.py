@@ -12,10 +12,14 @@ from configs import common
 
 
 def get_config() -> Config:
-    """Standardised input, AdamW, warm-up and cosine."""
+    """Standardised input, shifted and masked; dropout; AdamW, warm-up and cosine."""
     config = common.get_config()
     config.model.name = "efficientnet_lite0"
     config.model.standardize = True
+    config.model.dropout = 0.2
+    config.augment.shift = 1.0
+    config.augment.time_mask = 0.1
+    config.augment.mel_mask = 0.1
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"

@@ -15,7 +15,7 @@ LEVELS = [
     ["steps", "evaluate"],
     ["classifier", "checkpoints", "optimizer"],
     ["pretrained", "datasets"],
-    ["features", "models"],
+    ["features", "models", "augment"],
     ["files"],
     ["config", "errors"],
 ]
