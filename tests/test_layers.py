@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiojax.models.convolution import convolve, forced
+from audiojax.models.convolution import convolve
+from audiojax.models.forms import forced
 from audiojax.models.normalisation import normalise
+from audiojax.models.pooling import max_pool
 
 
 def _random(shape, seed, dtype="float32"):
@@ -82,6 +84,28 @@ def test_the_choice_of_form_is_not_lost_in_jax_caches():
             with forced(choice):
                 text = _value_and_gradients.lower(image, kernel, **window).as_text()
             assert ("stablehlo.convolution" in text) == native
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 2, 1), (3, 2, 0), (2, 2, 0), (3, 1, 1)]
+)
+def test_maximum_and_its_gradient_are_those_of_xla(kernel, stride, padding, dtype):
+    # Whole numbers: many windows have more than one maximum.
+    image = jnp.round(_random((2, 9, 12, 6), 0)).astype(dtype)
+
+    @jax.jit
+    def value_and_gradient(image):
+        value, pull = jax.vjp(lambda i: max_pool(i, kernel, stride, padding), image)
+        return value, *pull(jnp.round(10 * _random(value.shape, 1)).astype(dtype))
+
+    with forced("native"):
+        plain = value_and_gradient(image)
+    with forced("cpu"):
+        ours = value_and_gradient(image)
+    for expected, found in zip(plain, ours, strict=True):
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
 
 
 def _plain_normalise(image, scale, bias, epsilon):

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from audiojax.models.convolution import convolve
 from audiojax.models.normalisation import affine, normalise
+from audiojax.models.pooling import max_pool as max_pool
 
 Padding = Literal["SAME"] | int | tuple[int, int]
 
@@ -124,11 +125,6 @@ class Sequential(nn.Module):
         for name, layer in self.layers:
             image = layer(name=name)(image)
         return image
-
-
-def max_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
-    """Maximum over squares of the image [B,H,W,C]; the padding is minus infinity."""
-    return nn.max_pool(image, (kernel, kernel), (stride, stride), _sides(padding))
 
 
 def avg_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from audiojax.models.convolution import form
+from audiojax.models.forms import form, total
 
 # Image, mean and variance.
 Normalised = tuple[jax.Array, jax.Array, jax.Array]
@@ -87,12 +87,12 @@ def _backward(
     def terms(image: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
         return gradient * _deviation(image, mean), gradient
 
-    product, total = _sums(terms, image, gradient)
-    to_scale, to_bias = product * rate, total
+    product, plain = _sums(terms, image, gradient)
+    to_scale, to_bias = product * rate, plain
     if axis_name is not None:
-        product, total = lax.pmean((product, total), axis_name)
+        product, plain = lax.pmean((product, plain), axis_name)
     count = image.size // image.shape[-1]
-    slope, level = product * jnp.square(rate) / count, total / count
+    slope, level = product * jnp.square(rate) / count, plain / count
     along = _deviation(image, mean) * _channels(slope)
     to_image = (gradient - _channels(level) - along) * _channels(rate * scale)
     return to_image.astype(image.dtype), to_scale, to_bias
@@ -122,7 +122,7 @@ def _sums(
         terms(*(image[start : start + length] for image in images))
         for start in range(0, batch, length)
     ]
-    totals = [sum(images[1:], start=images[0]) for images in zip(*parts, strict=True)]
+    totals = [total(images) for images in zip(*parts, strict=True)]
     return tuple(jnp.stack(totals).sum((1, 2, 3)))
 
 

@@ -1,0 +1,64 @@
+"""Maxima in the form that suits the machine.
+
+XLA finds the gradient of a pooled maximum by pooling pairs of values and places, which
+on the CPU takes as long as a stage of the network. There the maximum is one of shifted
+images.
+"""
+
+from functools import partial, reduce
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from audiojax.models.forms import Axis, Window, form, wide
+
+
+def max_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
+    """Maximum over squares of the image [B,H,W,C]; the padding is minus infinity.
+
+    The gradient goes to the first of several equal maxima.
+    """
+    rows, columns = (
+        Axis(size, kernel, stride, padding, padding) for size in image.shape[1:3]
+    )
+    if form() == "cpu":
+        return _max_pool(Window(rows, columns), image)
+    return lax.reduce_window(
+        image,
+        -jnp.inf,
+        lax.max,
+        (1, kernel, kernel, 1),
+        (1, stride, stride, 1),
+        ((0, 0), (padding, padding), (padding, padding), (0, 0)),
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _max_pool(window: Window, image: jax.Array) -> jax.Array:
+    padded = window.pad(image, -jnp.inf)
+    return reduce(jnp.maximum, (window.met(padded, tap) for tap in window.taps))
+
+
+def _forward(window: Window, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _max_pool(window, image), image
+
+
+def _backward(
+    window: Window, image: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array]:
+    padded = window.pad(image, -jnp.inf)
+    most = window.met(padded, window.taps[0])
+    winner = jnp.zeros(most.shape, jnp.int32)
+    for number, tap in enumerate(window.taps):
+        pixels = window.met(padded, tap)
+        winner = jnp.where(pixels > most, number, winner)
+        most = jnp.maximum(pixels, most)
+
+    def term(tap: tuple[int, int], gradient: jax.Array, winner: jax.Array) -> jax.Array:
+        return jnp.where(winner == window.taps.index(tap), gradient, 0)
+
+    return (window.gather(term, wide(gradient), winner).astype(image.dtype),)
+
+
+_max_pool.defvjp(_forward, _backward)
