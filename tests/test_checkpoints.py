@@ -8,7 +8,8 @@ from audiojax.errors import InputError
 
 
 def state(value: float = 0.0):
-    return {"params": {"0": jnp.full((3, 2), float(value))}, "step": jnp.asarray(7, jnp.int32)}
+    params = {"0": jnp.full((3, 2), float(value))}
+    return {"params": params, "step": jnp.asarray(7, jnp.int32)}
 
 
 @pytest.fixture

@@ -164,9 +164,7 @@ def test_a_training_that_diverges_stops_and_keeps_the_last_good_state(
         return inner(state, batch, key)
 
     trainer._train_step = poisoned
-    with pytest.raises(
-        InputError, match=r"fold1-seed0 diverged: .* steps in a row"
-    ):
+    with pytest.raises(InputError, match=r"fold1-seed0 diverged: .* steps in a row"):
         trainer.train(epath.Path(tmp_path))
     state = saved_state(make_trainer(), tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
