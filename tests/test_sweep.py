@@ -111,7 +111,7 @@ def test_a_workdir_of_another_config_is_refused(config, workdir):
     with pytest.raises(InputError) as caught:
         sweep.train(other, workdir)
     assert "config.batch_size: there 64, here 48" in str(caught.value)
-    assert "config.model.dropout: there 0.0, here 0.5" in str(caught.value)
+    assert "config.model.dropout: there 0.2, here 0.5" in str(caught.value)
 
 
 def test_more_seeds_may_be_added(config, workdir):
