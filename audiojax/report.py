@@ -59,7 +59,15 @@ def confusion_matrix(
     for row, column in zip(*np.nonzero(counts), strict=True):
         colour = "white" if shares[row, column] > 0.5 else "black"
         text = str(counts[row, column])
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+        axes.text(
+            int(column),
+            int(row),
+            text,
+            ha="center",
+            va="center",
+            color=colour,
+            fontsize=8,
+        )
     axes.set_xticks(range(len(classes)), classes, rotation=90)
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted")
