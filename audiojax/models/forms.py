@@ -90,8 +90,10 @@ class Window(NamedTuple):
             *outputs: [B,H',W',C].
         """
         phases = [_phases(axis) for axis in self]
+        # More rows than there are outputs, so that every shift reaches into the frame:
+        # one within would be cut from what makes the outputs, and that computed again.
         counts = (
-            -(-self.rows.size // self.rows.step),
+            max(-(-self.rows.size // self.rows.step), self.rows.outputs + 1),
             -(-self.columns.size // self.columns.step),
         )
         # Frame the outputs with zeros, or cut them, so that no shift leaves them.
@@ -119,7 +121,7 @@ class Window(NamedTuple):
             ]
             return total(terms) if terms else nothing
 
-        # [B,H/step,step,W/step,step,C], the size rounded up.
+        # [B,h,step,w,step,C], which holds the image.
         every = jnp.stack(
             [jnp.stack([pixels(r, c) for c in phases[1]], 3) for r in phases[0]], 2
         )

@@ -49,7 +49,8 @@ def _backward(
 ) -> tuple[jax.Array]:
     padded = window.pad(image, -jnp.inf)
     most = window.met(padded, window.taps[0])
-    winner = jnp.zeros(most.shape, jnp.int32)
+    # Numbers of taps, in float32, of which XLA makes the faster code.
+    winner = jnp.zeros(most.shape, jnp.float32)
     for number, tap in enumerate(window.taps):
         pixels = window.met(padded, tap)
         winner = jnp.where(pixels > most, number, winner)
