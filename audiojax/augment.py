@@ -38,18 +38,17 @@ class Augment:
                 )
 
 
-def images(key: jax.Array, image: jax.Array, settings: Augment) -> jax.Array:
+def images(keys: jax.Array, image: jax.Array, settings: Augment) -> jax.Array:
     """Changes every image of a batch in its own way.
 
     Args:
-        key: decides all that is random.
+        keys: [B], each decides all that is random about its image.
         image: [B, mel, frames, C].
         settings: how far.
 
     Returns:
         [B, mel, frames, C]. What is blotted out has the mean of its channel.
     """
-    keys = jax.random.split(key, len(image))
     return jax.vmap(functools.partial(_one, settings=settings))(keys, image)
 
 

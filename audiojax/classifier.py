@@ -114,12 +114,18 @@ def create(config: Config, classes: tuple[str, ...], **network: Any) -> Classifi
         The classifier.
 
     Raises:
-        InputError: for an unknown model or compute type, or impossible features.
+        InputError: for an unknown model or compute type, an impossible dropout or
+            impossible features.
     """
     if config.model.dtype not in DTYPES:
         raise InputError(
             f"config.model.dtype is {config.model.dtype!r}; choose one of "
             f"{', '.join(DTYPES)}"
+        )
+    if not 0 <= config.model.dropout < 1:
+        raise InputError(
+            f"config.model.dropout is {config.model.dropout}; expected a share from 0 "
+            "to below 1"
         )
     log_mel = LogMel(**config.features)
     weights = config.model.pretrained

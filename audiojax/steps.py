@@ -15,6 +15,7 @@ from jax import lax
 from audiojax import augment as augmentation
 from audiojax.augment import Augment
 from audiojax.classifier import Classifier, Variables
+from audiojax.models.layers import row_keys
 
 AXIS = "batch"
 
@@ -95,7 +96,8 @@ def make_train_step(
     Returns:
         `train_step(state, batch, key) -> state, metrics`. The batch holds `image`
         [B, mel, frames, C] or `audio` [B, T], `label` [B] and `mask` [B]. The same
-        key may be given at every step; the step's number is folded into it. Metrics
+        key may be given at every step; the step's number is folded into it, and the
+        row's for what differs by clip, so devices do not matter. Metrics
         are scalars: `loss_sum`, `correct` and `count` over the counted clips, and
         `finite`.
     """
@@ -104,17 +106,15 @@ def make_train_step(
         return value if axis_name is None else lax.psum(value, axis_name)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
-        key = jax.random.fold_in(key, state.step)
-        if axis_name is not None:
-            key = jax.random.fold_in(key, lax.axis_index(axis_name))
-        dropout_key, augment_key = jax.random.split(key)
+        dropout_key, augment_key = jax.random.split(jax.random.fold_in(key, state.step))
         image, label, mask = (
             classifier.batch_image(batch),
             batch["label"],
             batch["mask"],
         )
         if augment is not None:
-            image = augmentation.images(augment_key, image, augment)
+            keys = row_keys(augment_key, len(image), axis_name)
+            image = augmentation.images(keys, image, augment)
         count = total(mask.sum())
 
         def loss(params):

@@ -16,7 +16,8 @@ def batch(size=64):
 
 def changed(settings, image, seed=0):
     function = jax.jit(augment.images, static_argnums=2)
-    return np.asarray(function(jax.random.key(seed), image, settings))
+    keys = jax.random.split(jax.random.key(seed), len(image))
+    return np.asarray(function(keys, image, settings))
 
 
 def test_nothing_is_changed_by_default():

@@ -7,8 +7,10 @@ import optax
 import pytest
 
 from audiojax import steps
+from audiojax.augment import Augment
 from audiojax.classifier import Classifier
 from audiojax.features import LogMel
+from audiojax.models.layers import Dropout
 from tests.tiny import Tiny
 
 SHAPE = (16, 20, 3)
@@ -183,27 +185,51 @@ def test_seeds_side_by_side_never_speak():
         assert collective not in compiled
 
 
-def test_dropout_differs_between_devices_and_steps():
-    """With dropout, equal clips on two devices must not get equal masks."""
-    classifier = make_classifier(steps.AXIS, dropout=0.5)
-    optimizer = optax.sgd(0.0)
-    step = steps.data_parallel(
-        steps.make_train_step(classifier, optimizer, steps.AXIS), jax.devices()[:2]
-    )
-    half = make_batch(2)
-    batch = {name: np.concatenate([value, value]) for name, value in half.items()}
-    state, key = fresh_state(optimizer), jax.random.key(0)
-    losses = []
-    for _ in range(3):
-        state, metrics = step(state, steps.shard(batch, 2), key)
-        losses.append(float(metrics["loss_sum"]))
-    assert len(set(losses)) == 3
-    # Alone, one device with the first half gives half the sum only if masks repeat.
-    alone = steps.data_parallel(
-        steps.make_train_step(classifier, optimizer, steps.AXIS), jax.devices()[:1]
-    )
-    _, metrics = alone(fresh_state(optimizer), steps.shard(half, 1), key)
-    assert losses[0] != pytest.approx(2 * float(metrics["loss_sum"]), rel=1e-3)
+def test_dropout_and_augmentation_know_nothing_of_devices():
+    """Equal clips get masks of their own, the same on one device and on eight."""
+    optimizer = optax.sgd(1.0)
+    augment = Augment(shift=1.0, time_mask=0.3, mel_mask=0.3)
+    one_clip = make_batch(1)
+    batch = {name: np.repeat(value, 16, axis=0) for name, value in one_clip.items()}
+    found = []
+    for count in (1, 8):
+        step = steps.data_parallel(
+            steps.make_train_step(
+                make_classifier(steps.AXIS, dropout=0.5),
+                optimizer,
+                steps.AXIS,
+                augment,
+            ),
+            jax.devices()[:count],
+        )
+        state, key = fresh_state(optimizer), jax.random.key(0)
+        losses = []
+        for _ in range(2):
+            state, metrics = step(state, steps.shard(batch, count), key)
+            losses.append(float(metrics["loss_sum"]))
+        found.append((losses, jax.device_get(state.params)))
+    (one_losses, one), (many_losses, many) = found
+    assert many_losses == pytest.approx(one_losses, rel=1e-5)
+    assert largest_difference(many, one) < 1e-4
+
+
+@pytest.mark.parametrize("axis_name", [None, steps.AXIS])
+def test_dropout_draws_for_every_row_apart(axis_name):
+    dropout = Dropout(0.25, axis_name)
+
+    def apply(features):
+        rngs = {"dropout": jax.random.key(0)}
+        return dropout.apply({}, features, train=True, rngs=rngs)
+
+    if axis_name is None:
+        found = np.asarray(jax.jit(apply)(jnp.ones((64, 100))))
+    else:
+        found = np.asarray(jax.pmap(apply, axis_name)(jnp.ones((8, 8, 100))))
+        found = found.reshape(64, 100)
+    assert len({row.tobytes() for row in found}) == 64
+    np.testing.assert_allclose(np.unique(found), [0, 1 / 0.75], rtol=1e-6)
+    # Five standard deviations of a share of 6400 draws.
+    assert np.mean(found == 0) == pytest.approx(0.25, abs=5 * 0.0055)
 
 
 def test_eval_step_over_devices_keeps_the_order():

@@ -135,3 +135,44 @@ def avg_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> ja
 def _sides(padding: int) -> Any:
     # Flax takes it, and its annotation says it does not.
     return ((padding, padding), (padding, padding))
+
+
+def row_keys(key: jax.Array, size: int, axis_name: str | None) -> jax.Array:
+    """A key for every row of a batch, the same however many devices share it.
+
+    Args:
+        key: that of the whole batch.
+        size: rows on this device.
+        axis_name: the device axis that shares the batch, or None.
+
+    Returns:
+        [size] keys.
+    """
+    first = 0 if axis_name is None else size * lax.axis_index(axis_name)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(size))
+
+
+class Dropout(nn.Module):
+    """Sets a share of each row's features to zero, drawing for each row apart.
+
+    Flax's own draws for the whole batch at once, so that devices that share it would
+    draw otherwise than one alone.
+
+    Attributes:
+        rate: the share, from 0 to below 1; what is kept is scaled up to make up for it.
+        axis_name: the device axis that shares a batch, or None.
+    """
+
+    rate: float
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
+        """Gives features [B,C]; needs the random stream "dropout" in training."""
+        if not train or self.rate == 0:
+            return features
+        keys = row_keys(self.make_rng("dropout"), len(features), self.axis_name)
+        keep = jax.vmap(
+            lambda key: jax.random.bernoulli(key, 1 - self.rate, features.shape[1:])
+        )(keys)
+        return jnp.where(keep, features / (1 - self.rate), 0)

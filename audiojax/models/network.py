@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from audiojax.errors import InputError
-from audiojax.models.layers import BatchNorm, Conv
+from audiojax.models.layers import BatchNorm, Conv, Dropout
 
 # A path in the published checkpoint with what makes the layer there, or a function
 # without parameters.
@@ -33,7 +33,8 @@ class Network(nn.Module):
         dtype: type to compute in. Parameters, batch statistics, pooled features and
             logits are float32.
         batch_norm_momentum: share of the running statistics kept in one step.
-        axis_name: device axis over which batch statistics are averaged, or None.
+        axis_name: device axis that shares a batch, or None: batch statistics are
+            averaged over it.
         cut: name of the last stage to keep; None keeps all. The head then works on
             the channels of that stage.
     """
@@ -105,7 +106,7 @@ class Network(nn.Module):
         if until is not None:
             return image
         features = jnp.mean(image.astype(jnp.float32), axis=(1, 2))
-        features = nn.Dropout(self.dropout, deterministic=not train)(features)
+        features = Dropout(self.dropout, self.axis_name)(features, train=train)
         return nn.Dense(self.num_classes, kernel_init=_linear, name=self.head)(features)
 
     def _apply(
