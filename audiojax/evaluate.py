@@ -1,4 +1,4 @@
-"""Exact scores of a split, and averaging logits."""
+"""Exact scores of a split, and averages of predictions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy import special
 
 from audiojax.classifier import Variables
 from audiojax.errors import InputError
@@ -72,13 +73,43 @@ def scores(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
     }
 
 
-def average(members: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of several runs' logits, the ensemble of the paper.
+def average(
+    members: Sequence[np.ndarray], weights: Sequence[float] | None = None
+) -> np.ndarray:
+    """The mean of several members' logits, the ensemble of the paper.
 
     Args:
-        members: one array [N, classes] a run, of the same clips.
+        members: one array [N, classes] a member, of the same clips.
+        weights: one a member, not all 0, made to sum to 1; None: all alike.
 
     Returns:
         [N, classes] float64.
     """
-    return np.mean(np.stack([np.asarray(m, np.float64) for m in members]), axis=0)
+    stacked = np.stack([np.asarray(m, np.float64) for m in members])
+    return np.average(stacked, axis=0, weights=weights)
+
+
+def average_probabilities(
+    members: Sequence[np.ndarray], weights: Sequence[float] | None = None
+) -> np.ndarray:
+    """The mean of several members' probabilities, as its logarithm.
+
+    So it is scored, averaged again or shown as any other logits are; and no
+    probability is rounded to 0 on the way.
+
+    Args:
+        members: logits, one array [N, classes] a member, of the same clips.
+        weights: one a member, not all 0, made to sum to 1; None: all alike.
+
+    Returns:
+        Log-probabilities [N, classes] float64.
+    """
+    shares = np.ones(len(members)) if weights is None else np.asarray(weights)
+    shares = (shares / shares.sum())[:, None, None]
+    logs = np.stack([log_softmax(m) for m in members])
+    return np.asarray(special.logsumexp(logs, axis=0, b=shares))
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and standard deviation (of the population) over the folds."""
+    return {"mean": float(np.mean(values)), "std": float(np.std(values))}
