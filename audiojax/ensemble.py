@@ -40,6 +40,17 @@ WEIGHTS = ("equal", "validation")
 TEST, VALIDATION = "predictions.npz", "validation.npz"
 MOST_NAMED = 10
 
+# What NumPy raises at an .npz with one bit flipped, or cut off anywhere.
+UNREADABLE = (
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
@@ -235,9 +246,9 @@ def read_predictions(path: epath.Path, num_classes: int) -> Predictions:
         logits, label, filename = (
             arrays[name] for name in ("logits", "label", "filename")
         )
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(
-            f"{path}: damaged ({error}); copy it again, or train its run again"
+            f"{path}: damaged ({error!r}); copy it again, or train its run again"
         ) from None
     shape = (len(filename), num_classes)
     if logits.shape != shape or len(label) != len(filename) or not len(filename):
@@ -346,6 +357,8 @@ def open_all(
         InputError: if anything is missing, damaged or not of the same clips and
             classes; all that is wrong is told at once.
     """
+    if not paths:
+        raise InputError("no workdir given; add one or more that audiojax.main filled")
     problems: list[str] = []
     resolved = [str(epath.Path(path).resolve()) for path in paths]
     twice = {p for p, r in zip(paths, resolved, strict=True) if resolved.count(r) > 1}
@@ -566,8 +579,6 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Averages the workdirs named, prints the scores and writes them."""
     paths, options = argv[1:], flags.FLAGS
-    if not paths:
-        stop("no workdir given; add one or more that audiojax.main has filled")
     try:
         folds = options.folds and [int(fold) for fold in options.folds]
     except ValueError:

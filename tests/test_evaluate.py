@@ -1,6 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 from sklearn import metrics
 
 from audiojax import evaluate
@@ -33,6 +34,33 @@ def test_nan_logits_are_not_scored_as_class_zero():
 def test_average_is_the_mean_of_logits():
     members = [np.array([[1.0, 3.0]]), np.array([[3.0, 0.0]])]
     np.testing.assert_array_equal(evaluate.average(members), [[2.0, 1.5]])
+
+
+def test_average_takes_weights_of_any_sum():
+    members = [np.array([[1.0, 3.0]]), np.array([[3.0, 0.0]])]
+    found = evaluate.average(members, [3, 1])
+    np.testing.assert_allclose(found, [[1.5, 2.25]], rtol=1e-12)
+
+
+def test_average_of_probabilities_is_scipys_softmax_averaged():
+    random = np.random.default_rng(0)
+    members = [random.normal(size=(7, 4)) * scale for scale in (1, 3, 9)]
+    for weights in (None, [0.2, 0.5, 0.3], [2.0, 0.0, 2.0]):
+        softmaxes = [special.softmax(member, axis=1) for member in members]
+        expected = np.average(softmaxes, axis=0, weights=weights)
+        found = evaluate.average_probabilities(members, weights)
+        np.testing.assert_allclose(np.exp(found), expected, rtol=1e-12)
+
+
+def test_average_of_probabilities_keeps_the_smallest():
+    """e^-2000 is 0 in float64; its logarithm is kept."""
+    member = np.array([[2000.0, 0.0]])
+    found = evaluate.average_probabilities([member, member])
+    np.testing.assert_allclose(found, [[0.0, -2000.0]], atol=1e-9)
+
+
+def test_spread_is_of_the_population():
+    assert evaluate.spread([0.5, 1.0]) == {"mean": 0.75, "std": 0.25}
 
 
 def test_predict_counts_every_clip_once():
