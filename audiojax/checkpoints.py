@@ -87,7 +87,16 @@ class Checkpoints:
                 "state": ocp.StandardCheckpointHandler(),
                 "metadata": ocp.JsonCheckpointHandler(),
             },
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                create=False,
+                # Whoever opens a checkpoint does so alone, also in a job of several.
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    primary_host=jax.process_index(),
+                    active_processes={jax.process_index()},
+                    barrier_sync_key_prefix=f"process{jax.process_index()}",
+                ),
+            ),
         )
         self._sealer = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._sealing: concurrent.futures.Future[None] | None = None

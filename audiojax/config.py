@@ -1,7 +1,102 @@
-"""The type of a config, for those few functions that see the whole of it."""
+"""Configs: what they are, values read from text, and the fields to sweep over."""
 
-from typing import Any, TypeAlias
+from __future__ import annotations
 
-# An `ml_collections.ConfigDict`. Its own annotations let every field be of any type it
-# can hold, so a checker that took them at their word would refuse each use of one.
-Config: TypeAlias = Any
+import importlib.util
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from audiojax.errors import InputError
+
+# An ml_collections.ConfigDict. Its fields are known to the config files alone, so a
+# type checker can say nothing of them.
+Config = Any
+
+# Values of fields, by their names with points.
+Point = dict[str, Any]
+
+
+def read_none(config: Config) -> None:
+    """Makes None of the text "None", which is how a flag gives it."""
+    with config.ignore_type():
+        for name, value in config.items():
+            if isinstance(value, ConfigDict):
+                read_none(value)
+            elif value == "None":
+                config[name] = None
+
+
+def fields_to_sweep(path: str, given: Sequence[str] = ()) -> dict[str, Sequence[Any]]:
+    """What `get_sweep()` of a config file returns; nothing if it has none.
+
+    Args:
+        path: of the config file.
+        given: fields that the command line decides, which are not swept over.
+
+    Raises:
+        InputError: if it is not a dict of names and their values.
+    """
+    name = path.partition(":")[0]
+    spec = importlib.util.spec_from_file_location("audiojax_config_file", name)
+    if spec is None or spec.loader is None:
+        return {}
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_sweep"):
+        return {}
+    fields = module.get_sweep()
+    wrong = not isinstance(fields, Mapping) or [
+        field
+        for field, values in fields.items()
+        if not isinstance(values, list | tuple) or not values
+    ]
+    if wrong:
+        raise InputError(
+            f"get_sweep() of {name} gives {fields!r}; expected a dict of fields and "
+            'their values, such as {"optimizer.learning_rate": (1e-4, 1e-3)}'
+        )
+    return {field: values for field, values in fields.items() if field not in given}
+
+
+def points(fields: Mapping[str, Sequence[Any]]) -> list[Point]:
+    """Every combination of the fields' values; one without any for no fields."""
+    return [
+        dict(zip(fields, values, strict=True))
+        for values in itertools.product(*fields.values())
+    ]
+
+
+def point_name(point: Point) -> str:
+    """The point as the name of a folder: model.name=resnet50,epochs=70."""
+    text = ",".join(f"{field}={value}" for field, value in point.items())
+    return text.replace("/", "_").replace(" ", "")
+
+
+def at(config: Config, point: Point) -> Config:
+    """A copy of the config with the fields of the point.
+
+    Raises:
+        InputError: if there is no such field, or it has another type.
+    """
+    copy = config.copy_and_resolve_references()
+    for field, value in point.items():
+        *parents, name = field.split(".")
+        try:
+            part = copy
+            for parent in parents:
+                part = part[parent]
+            if name not in part:
+                raise KeyError(name)
+            part[name] = value
+        except (KeyError, AttributeError):
+            raise InputError(
+                f"get_sweep() names {field}, a field that the config lacks"
+            ) from None
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"get_sweep() gives {field} the value {value!r}: {error}"
+            ) from None
+    return copy.lock()

@@ -6,22 +6,16 @@ python -m audiojax.main --config configs/esc50_resnet.py [--workdir DIR]
 
 from __future__ import annotations
 
-import logging
-import os
 import shlex
-import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
 
-import jax
 from absl import app, flags
-from absl import logging as absl_logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from audiojax import report, sweep
-from audiojax.errors import InputError
-from audiojax.train import Interrupted
+from audiojax import config as configs
+from audiojax import grid, hosts, report, results, sweep
+from audiojax.command import one_sentence, prepare, stop
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="File of the config.", lock_config=True
@@ -32,12 +26,10 @@ WORKDIR = flags.DEFINE_string(
 MODE = flags.DEFINE_enum(
     "mode", "train", list(sweep.MODES), "Train, or score the checkpoints again."
 )
-
-
-def stop(message: object, status: int = 1) -> NoReturn:
-    """Prints one sentence and ends the program."""
-    print(f"audiojax: {message}", file=sys.stderr, flush=True)
-    sys.exit(status)
+MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the processes of one job.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first one.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "This one's number, from 0.")
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -56,40 +48,8 @@ def parse(argv: list[str]) -> list[str]:
         stop(f"can't use the config: {' '.join(str(error).split())}")
 
 
-def read_none(config: ConfigDict) -> None:
-    """Makes None of the text "None", which is how a flag gives it."""
-    with config.ignore_type():
-        for name, value in config.items():
-            if isinstance(value, ConfigDict):
-                read_none(value)
-            elif value == "None":
-                config[name] = None
-
-
-def on_terminate(_signum: int, _frame: object) -> None:
-    """Ends at a SIGTERM outside of training, where nothing has to be saved."""
-    stop("terminated; type the same command again to go on", 128 + signal.SIGTERM)
-
-
-def prepare() -> None:
-    """Sets up messages, signals and the cache of compiled programs."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
-    logging.getLogger("audiojax").setLevel(logging.INFO)
-    # Orbax tells of each of its parts on absl's logger.
-    absl_logging.set_verbosity(absl_logging.WARNING)
-    signal.signal(signal.SIGTERM, on_terminate)
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(cache / "audiojax" / "xla"))
-
-
-def show(results: dict[str, Any], workdir: str) -> None:
+def show(workdir: str) -> None:
     """Prints the scores, where everything is, and what to type next."""
-    print(sweep.table(results))
-    if MODE.value == "evaluate":
-        sweep.check_same(results, workdir)
-        print(f"the same as {workdir}/results.json")
-        return
     report.write(workdir)
     again = shlex.join([*sys.orig_argv, "--mode", "evaluate"])
     print(
@@ -104,26 +64,28 @@ def main(_argv: list[str]) -> None:
     """Runs one mode."""
     if CONFIG.value is None:
         stop("no config given; add --config configs/NAME.py")
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    workdir = WORKDIR.value or f"runs/{name}"
-    config = CONFIG.value
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    workdir = WORKDIR.value or f"runs/{Path(path).stem}"
     prepare()
-    try:
-        read_none(config)
+    with one_sentence(workdir):
+        if MULTIHOST.value:
+            hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+        configs.read_none(CONFIG.value)
+        fields = configs.fields_to_sweep(path, given=list(given))
         print(f"workdir {workdir}", flush=True)
-        show(sweep.MODES[MODE.value](config, workdir), workdir)
-    except InputError as error:
-        stop(error)
-    except Interrupted as interrupted:
-        stop(
-            f"stopped by {signal.Signals(interrupted.signum).name}, all steps are "
-            f"saved in {workdir}; type the same command again to go on",
-            128 + interrupted.signum,
-        )
-    except KeyboardInterrupt:
-        stop("interrupted; type the same command again to go on", 128 + signal.SIGINT)
-    except OSError as error:
-        stop(f"{error.strerror or error}: {error.filename or workdir}")
+        if fields:
+            print(grid.table(grid.MODES[MODE.value](CONFIG.value, workdir, fields)))
+            return
+        found = sweep.MODES[MODE.value](CONFIG.value, workdir)
+        if not hosts.everyone().first:
+            return
+        print(results.table(found))
+        if MODE.value == "evaluate":
+            results.check_same(found, workdir)
+            print(f"the same as {workdir}/results.json")
+        else:
+            show(workdir)
 
 
 if __name__ == "__main__":

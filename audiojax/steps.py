@@ -32,6 +32,8 @@ class TrainState(struct.PyTreeNode):
         batch_stats: BatchNorm's running statistics.
         input: mean and standard deviation [C] of the training clips' images.
         opt_state: the optimizer's state.
+        best: a copy of `variables` as they were after the best epoch, None where no
+            epoch is picked.
         skipped: number of updates left out because a value was not finite.
         skipped_in_a_row: the same, since the last update that was made.
     """
@@ -43,6 +45,7 @@ class TrainState(struct.PyTreeNode):
     opt_state: optax.OptState
     skipped: jax.Array
     skipped_in_a_row: jax.Array
+    best: Any = None
 
     @property
     def variables(self) -> Variables:
@@ -55,9 +58,18 @@ class TrainState(struct.PyTreeNode):
 
 
 def create_state(
-    variables: Variables, optimizer: optax.GradientTransformation
+    variables: Variables,
+    optimizer: optax.GradientTransformation,
+    *,
+    pick_best: bool = False,
 ) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step.
+
+    Args:
+        variables: the classifier's.
+        optimizer: whose state it holds.
+        pick_best: whether it has room for the variables of the best epoch.
+    """
 
     # One zero a field: a donated buffer may not be given twice.
     def zero() -> jax.Array:
@@ -71,7 +83,24 @@ def create_state(
         opt_state=optimizer.init(variables["params"]),
         skipped=zero(),
         skipped_in_a_row=zero(),
+        best=jax.tree.map(jnp.copy, variables) if pick_best else None,
     )
+
+
+@jax.jit
+def keep_best(state: TrainState, better: jax.Array) -> TrainState:
+    """Copies the variables to `best` where `better` is true.
+
+    Args:
+        state: one state, or several with a leading axis.
+        better: bool [], or [D] for several.
+    """
+
+    def pick(new, old):
+        chosen = better.reshape(better.shape + (1,) * (new.ndim - better.ndim))
+        return jnp.where(chosen, new, old)
+
+    return state.replace(best=jax.tree.map(pick, state.variables, state.best))
 
 
 def make_train_step(
@@ -227,3 +256,79 @@ def shard(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.nda
         name: value.reshape(num_devices, -1, *value.shape[1:])
         for name, value in batch.items()
     }
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Trees of the same kind as one, with a leading axis for which of them."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+class DataParallel:
+    """One run at a time, over all devices of all processes that share it.
+
+    Attributes:
+        devices: those of this process that take part.
+        axis_name: the axis that shares a batch.
+    """
+
+    axis_name = AXIS
+
+    def __init__(self, devices: Sequence[Any], everywhere: bool = False):
+        """Compiles nothing yet.
+
+        Args:
+            devices: those of this process.
+            everywhere: whether all devices of all processes take part.
+        """
+        self.devices = list(devices)
+        self._mapped = None if everywhere else self.devices
+
+    def compiled(self, step: Callable) -> Callable[..., Any]:
+        """The training step for what the methods below give."""
+        return data_parallel(step, self._mapped)
+
+    def join(self, trees: Sequence[Any]) -> Any:
+        """States, or keys, of the runs that train side by side: here of one."""
+        (tree,) = trees
+        return tree
+
+    def part(self, tree: Any, i: int) -> Any:
+        """Of joined states or metrics those of run `i`: here of the only one."""
+        del i
+        return tree
+
+    def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+        """The next batch of every run: here of one, a share for each device."""
+        (batch,) = batches
+        return shard(batch, len(self.devices))
+
+
+class SeedParallel:
+    """As many runs side by side as there are devices, which never speak.
+
+    Attributes and methods are those of `DataParallel`.
+    """
+
+    axis_name = None
+
+    def __init__(self, devices: Sequence[Any]):
+        self.devices = list(devices)
+
+    def compiled(self, step: Callable) -> Callable[..., Any]:
+        """The training step for what the methods below give."""
+        return seed_parallel(step, self.devices)
+
+    def join(self, trees: Sequence[Any]) -> Any:
+        """States, or keys, with a leading axis of runs."""
+        return stack(trees)
+
+    def part(self, tree: Any, i: int) -> Any:
+        """Of joined states or metrics those of run `i`, read from its device."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(i))[0], tree)
+
+    def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+        """The next batch of every run, one a device."""
+        return {name: np.stack([b[name] for b in batches]) for name in batches[0]}
+
+
+Spread = DataParallel | SeedParallel

@@ -1,20 +1,17 @@
-"""One run: build its parts, train, checkpoint, resume, score."""
+"""Runs: build their parts, train them, checkpoint, resume, score."""
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import dataclasses
-import json
+import itertools
 import logging
-import signal
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from tqdm import tqdm
 
 from audiojax import classifier as classifiers
 from audiojax import evaluate, features, files, optimizer, steps
@@ -22,27 +19,20 @@ from audiojax.augment import Augment
 from audiojax.checkpoints import Checkpoints
 from audiojax.classifier import Classifier, Variables
 from audiojax.config import Config
-from audiojax.datasets import Info, Recordings, batches
+from audiojax.datasets import Info, Recordings, batches, parts
+from audiojax.datasets.parts import Split
 from audiojax.errors import InputError
+from audiojax.hosts import Hosts
+from audiojax.loop import Diverged, Lane, Loop, Pace, Program, Run
+from audiojax.progress import Progress
+from audiojax.signals import StopSignals
 
 logger = logging.getLogger(__name__)
 
-# Steps that are dispatched before the first one's metrics are asked for: the host
-# prepares the next batches while the device computes.
-STEPS_AHEAD = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One training: the fold that is tested on, and the seed of all that is random."""
-
-    fold: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """The name of the run's folder."""
-        return f"fold{self.fold}-seed{self.seed}"
+# With fewer clips on each device, several runs side by side use the devices better
+# than one run over all of them.
+CLIPS_PER_DEVICE = 32
+PARALLEL = ("auto", "data_parallel", "seed_parallel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,131 +54,35 @@ class Data:
         return self.recordings.info
 
 
-class Interrupted(Exception):  # noqa: N818 - a request, not an error
-    """A signal asked the run to stop; what it had done is saved."""
-
-    def __init__(self, signum: int):
-        super().__init__(signum)
-        self.signum = signum
-
-
-class StopSignals:
-    """Notes the first SIGINT or SIGTERM; a second one acts as usual."""
-
-    def __init__(self):
-        self.signum: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignals:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            self._previous[signum] = signal.signal(signum, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-
-    def _note(self, signum: int, _frame: object) -> None:
-        self.signum = signum
-        signal.signal(signum, self._previous[signum])
-
-
-class Scalars:
-    """Appends scalars to `metrics.jsonl` and to TensorBoard's event file."""
-
-    def __init__(self, run_dir: epath.Path, *, last_step: int, tensorboard: bool):
-        """Opens both, dropping what was written after `last_step`.
-
-        Args:
-            run_dir: the run's folder.
-            last_step: the step from which training goes on.
-            tensorboard: whether to write event files too.
-        """
-        self._path = run_dir / "metrics.jsonl"
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= last_step]
-        self._text = "".join(f"{line}\n" for line in kept)
-        self._writer = None
-        if tensorboard:
-            # TensorFlow comes with it: seconds and hundreds of megabytes, so late.
-            from clu import metric_writers
-
-            self._writer = metric_writers.SummaryWriter(str(run_dir))
-
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes the scalars of one moment; the file is never half a line."""
-        self._text += json.dumps({"step": step, **scalars}) + "\n"
-        files.write_bytes(self._path, self._text.encode())
-        if self._writer is not None:
-            self._writer.write_scalars(step, scalars)
-            self._writer.flush()
-
-    def close(self) -> None:
-        """Closes the event file."""
-        if self._writer is not None:
-            self._writer.close()
-
-
-def _step_of(line: str) -> int:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        raise InputError(
-            f"metrics.jsonl holds a line that is not ours: {line[:80]!r}; move the "
-            "file away to go on"
-        ) from None
-
-
-@dataclasses.dataclass
-class Progress:
-    """Sums over the clips of the epoch so far, kept in the checkpoint.
-
-    Attributes:
-        loss_sum: of the cross-entropy, in nats.
-        correct: clips whose largest logit was the right one.
-        count: clips.
-        skipped_in_a_row: updates left out since the last that was made.
-        seconds: that the run has taken.
-    """
-
-    loss_sum: float = 0.0
-    correct: float = 0.0
-    count: float = 0.0
-    skipped_in_a_row: int = 0
-    seconds: float = 0.0
-
-    def add(self, metrics: Mapping[str, Any]) -> None:
-        """Adds one step; one that was not finite only counts as skipped."""
-        if not metrics["finite"]:
-            self.skipped_in_a_row += 1
-            return
-        self.skipped_in_a_row = 0
-        self.loss_sum += float(metrics["loss_sum"])
-        self.correct += float(metrics["correct"])
-        self.count += float(metrics["count"])
-
-    def next_epoch(self) -> Progress:
-        """Sums for the epoch to come."""
-        return Progress(seconds=self.seconds, skipped_in_a_row=self.skipped_in_a_row)
-
-    def means(self) -> dict[str, float]:
-        """Mean loss and accuracy so far; nothing before the first clip."""
-        if not self.count:
-            return {}
-        return {
-            "loss": self.loss_sum / self.count,
-            "accuracy": self.correct / self.count,
-        }
-
-
 def recipe(config: Config) -> optimizer.Recipe:
     """The config's optimizer as the optimizer module takes it."""
     return optimizer.Recipe(**config.optimizer)
 
 
-def batch_devices(batch_size: int) -> list[Any]:
-    """As many devices as can share a batch equally."""
-    devices = jax.devices()
+def choose_parallel(config: Config, num_runs: int) -> str:
+    """How training is laid over devices: "data_parallel" or "seed_parallel".
+
+    Args:
+        config: `parallel` and `batch_size` are read. "auto" trains runs side by side
+            where a device would get fewer than `CLIPS_PER_DEVICE` clips of a batch.
+        num_runs: that wait to be trained.
+
+    Raises:
+        InputError: for an unknown choice.
+    """
+    if config.parallel not in PARALLEL:
+        raise InputError(
+            f"config.parallel is {config.parallel!r}; choose one of "
+            f"{', '.join(PARALLEL)}"
+        )
+    if config.parallel != "auto":
+        return config.parallel
+    small = config.batch_size < CLIPS_PER_DEVICE * jax.device_count()
+    return "seed_parallel" if num_runs > 1 and small else "data_parallel"
+
+
+def batch_devices(batch_size: int, devices: Sequence[Any]) -> list[Any]:
+    """As many of the devices as can share a batch equally."""
     count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
     if count < len(devices):
         logger.warning(
@@ -197,25 +91,7 @@ def batch_devices(batch_size: int) -> list[Any]:
             count,
             len(devices),
         )
-    return devices[:count]
-
-
-def split(info: Info, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    """Clip numbers to train on and to test on.
-
-    Raises:
-        InputError: if the data set has no such fold, or only it, or a source recording
-            has clips on both sides.
-    """
-    if fold not in info.folds or len(info.folds) < 2:
-        raise InputError(
-            f"config.sweep.folds names fold {fold}; {info.name} has folds "
-            f"{', '.join(map(str, info.folds))}, and training needs another one"
-        )
-    folds = np.array([clip.fold for clip in info.clips])
-    train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-    batches.check_disjoint(info, train, test)
-    return train, test
+    return list(devices[:count])
 
 
 def open_data(config: Config, recordings: Recordings) -> Data:
@@ -232,13 +108,13 @@ def open_data(config: Config, recordings: Recordings) -> Data:
             f"config.data.stage is {stage!r}; choose spectrogram (each image is made "
             "once) or audio (images are made in the training step)"
         )
-    parts = classifiers.create(config, recordings.info.classes)
+    model = classifiers.create(config, recordings.info.classes)
     images = batches.image_cache(
         recordings,
-        key=repr(parts.log_mel),
-        shape=parts.image_shape,
-        compute=jax.jit(parts.image),
-        num_samples=parts.num_samples,
+        key=repr(model.log_mel),
+        shape=model.image_shape,
+        compute=jax.jit(model.image),
+        num_samples=model.num_samples,
         batch_size=config.batch_size,
         cache_dir=config.data.data_dir,
     )
@@ -246,48 +122,99 @@ def open_data(config: Config, recordings: Recordings) -> Data:
 
 
 class Trainer:
-    """One run's parts, built from the config, and what is done with them."""
+    """The parts that a config's runs share, and what is done with them."""
 
-    def __init__(self, config: Config, data: Data, run: Run):
-        """Builds classifier, optimizer and compiled steps; trains nothing yet.
+    def __init__(
+        self,
+        config: Config,
+        data: Data,
+        parallel: str = "data_parallel",
+        hosts: Hosts | None = None,
+    ):
+        """Builds the classifier and the evaluation step; trains nothing yet.
 
         Args:
             config: the whole config.
             data: as `open_data` gives it.
-            run: which fold and seed.
+            parallel: "data_parallel" or "seed_parallel".
+            hosts: the processes that share each run; this one alone by default.
 
         Raises:
             InputError: for what can't be built.
         """
-        self.config, self.data, self.run = config, data, run
-        self.train_indices, self.test_indices = split(data.info, run.fold)
-        self.steps_per_epoch = batches.num_batches(
-            len(self.train_indices), config.batch_size
-        )
-        self.num_steps = config.epochs * self.steps_per_epoch
-        self.devices = batch_devices(config.batch_size)
+        self.config, self.data, self.parallel = config, data, parallel
+        self.hosts = hosts or Hosts()
+        axis_name = steps.AXIS if parallel == "data_parallel" else None
         self.classifier: Classifier = classifiers.create(
-            config, data.info.classes, axis_name=steps.AXIS
+            config, data.info.classes, axis_name=axis_name
         )
-        settings = recipe(config)
-        self.learning_rate = optimizer.learning_rate(
-            settings, self.steps_per_epoch, config.epochs
-        )
-        self.optimizer = optimizer.create(settings, self.steps_per_epoch, config.epochs)
-        self._train_step = steps.data_parallel(
-            steps.make_train_step(
-                self.classifier,
-                self.optimizer,
-                steps.AXIS,
-                Augment(**config.augment),
-            ),
-            self.devices,
-        )
+        self._check_batch_size()
+        local = jax.local_devices()
+        self._eval_devices = batch_devices(config.batch_size, local)
         self._eval_step = steps.data_parallel_eval(
-            steps.make_eval_step(self.classifier), self.devices
+            steps.make_eval_step(self.classifier), self._eval_devices
         )
-        # One key decides the head and dropout; the order has a stream of its own.
-        self.init_key, self.step_key = jax.random.split(jax.random.key(run.seed))
+        self._programs: dict[tuple[int, int], Program] = {}
+        self._statistics: dict[int, Variables] = {}
+
+    def _check_batch_size(self) -> None:
+        count, size = self.hosts.count, self.config.batch_size
+        if count > 1 and size % jax.device_count():
+            raise InputError(
+                f"config.batch_size is {size}, which {jax.device_count()} devices of "
+                f"{count} processes can't share equally; give a multiple"
+            )
+
+    @property
+    def lanes(self) -> int:
+        """How many runs can train side by side."""
+        if self.parallel == "data_parallel":
+            return 1
+        return jax.local_device_count()
+
+    def split(self, run: Run) -> Split:
+        """The run's clips.
+
+        Raises:
+            InputError: as `parts.split`.
+        """
+        return parts.split(self.data.info, run.fold, self.config.sweep.validation)
+
+    def steps_per_epoch(self, run: Run) -> int:
+        """Batches of an epoch; runs side by side must have as many."""
+        return batches.num_batches(len(self.split(run).train), self.config.batch_size)
+
+    def program(self, lanes: int, steps_per_epoch: int) -> Program:
+        """What is compiled, once for each number of lanes and of steps."""
+        key = lanes, steps_per_epoch
+        if key not in self._programs:
+            self._programs[key] = self._build(lanes, steps_per_epoch)
+        return self._programs[key]
+
+    def _build(self, lanes: int, steps_per_epoch: int) -> Program:
+        spread = self._spread(lanes)
+        settings, epochs = recipe(self.config), self.config.epochs
+        step = steps.make_train_step(
+            self.classifier,
+            optimizer.create(settings, steps_per_epoch, epochs),
+            spread.axis_name,
+            Augment(**self.config.augment),
+        )
+        return Program(
+            spread=spread,
+            steps_per_epoch=steps_per_epoch,
+            num_steps=epochs * steps_per_epoch,
+            learning_rate=optimizer.learning_rate(settings, steps_per_epoch, epochs),
+            train_step=spread.compiled(step),
+        )
+
+    def _spread(self, lanes: int) -> steps.Spread:
+        if self.parallel == "seed_parallel":
+            return steps.SeedParallel(jax.local_devices()[:lanes])
+        if self.hosts.count > 1:
+            return steps.DataParallel(jax.local_devices(), everywhere=True)
+        devices = batch_devices(self.config.batch_size, jax.local_devices())
+        return steps.DataParallel(devices)
 
     def eval_batches(self, indices: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         """Batches of the clips `indices` in their order."""
@@ -299,37 +226,56 @@ class Trainer:
             image=self.data.images,
         )
 
-    def _train_batches(self, epoch: int, start: int) -> Iterable[dict[str, np.ndarray]]:
+    def _pace(self) -> Pace:
+        fields = (field.name for field in dataclasses.fields(Pace))
+        return Pace(**{name: self.config[name] for name in fields})
+
+    def _train_batches(
+        self, lane: Lane, epoch: int, start: int
+    ) -> Iterable[dict[str, np.ndarray]]:
+        size = self.config.batch_size // self.hosts.count
+        first = self.hosts.index * size
         return batches.train_batches(
             self.data.recordings,
-            self.train_indices,
+            lane.split.train,
             batch_size=self.config.batch_size,
             num_samples=self.classifier.num_samples,
-            seed=self.run.seed,
+            seed=lane.run.seed,
             epoch=epoch,
             start=start,
+            rows=slice(first, first + size),
             image=self.data.images,
         )
+
+    def _create_state(self, variables: Variables) -> steps.TrainState:
+        # The optimizer's state is of the same form for every length of the schedule.
+        updates = optimizer.create(recipe(self.config), 1, self.config.epochs)
+        pick_best = self.config.sweep.validation is not None
+        return steps.create_state(variables, updates, pick_best=pick_best)
 
     def abstract_state(self) -> steps.TrainState:
         """Shapes and types of the state, without computing or reading anything."""
         random = dataclasses.replace(self.classifier, weights=None)
         return jax.eval_shape(
-            lambda key: steps.create_state(random.init(key), self.optimizer),
-            self.init_key,
+            lambda key: self._create_state(random.init(key)), jax.random.key(0)
         )
 
-    def initial_state(self) -> steps.TrainState:
+    def initial_state(self, run: Run) -> steps.TrainState:
         """The state before the first step."""
-        variables = self.classifier.init(self.init_key)
+        variables = self.classifier.init(_keys(run)[0])
         if self.config.model.standardize:
-            image = jax.jit(self.classifier.batch_image)
-            mean, std = features.image_statistics(
-                (np.asarray(image(batch))[batch["mask"] > 0])
-                for batch in self.eval_batches(self.train_indices)
-            )
-            variables["input"] = {"mean": mean, "std": std}
-        return steps.create_state(variables, self.optimizer)
+            if run.fold not in self._statistics:
+                self._statistics[run.fold] = self._image_statistics(run)
+            variables["input"] = self._statistics[run.fold]
+        return self._create_state(variables)
+
+    def _image_statistics(self, run: Run) -> Variables:
+        image = jax.jit(self.classifier.batch_image)
+        mean, std = features.image_statistics(
+            (np.asarray(image(batch))[batch["mask"] > 0])
+            for batch in self.eval_batches(self.split(run).train)
+        )
+        return {"mean": mean, "std": std}
 
     def predict(
         self, variables: Variables, indices: np.ndarray
@@ -337,152 +283,162 @@ class Trainer:
         """Logits, labels and clip numbers of the clips `indices`."""
 
         def eval_step(variables, batch):
-            return self._eval_step(variables, steps.shard(batch, len(self.devices)))
+            return self._eval_step(
+                variables, steps.shard(batch, len(self._eval_devices))
+            )
 
-        return evaluate.predict(eval_step, variables, self.eval_batches(indices))
+        # Processes share the clips, if there are enough for each to get one.
+        shared = self.hosts if len(indices) >= self.hosts.count else Hosts()
+        logits, label, index = (
+            shared.gather(values, len(indices))
+            for values in evaluate.predict(
+                eval_step, variables, self.eval_batches(shared.share(indices))
+            )
+        )
+        return logits, label, index
 
-    def predictions(self, variables: Variables) -> dict[str, np.ndarray]:
-        """The test clips' `logits`, `label` and `filename`."""
-        logits, label, indices = self.predict(variables, self.test_indices)
+    def predictions(
+        self, variables: Variables, indices: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The clips' `logits`, `label` and `filename`."""
+        logits, label, indices = self.predict(variables, indices)
         names = [self.data.info.clips[i].filename for i in indices]
         return {"logits": logits, "label": label, "filename": np.array(names)}
 
-    def restore(self, run_dir: epath.Path) -> Variables:
-        """The variables of the run's newest checkpoint."""
-        with Checkpoints(run_dir / "checkpoints") as checkpoints:
-            state, _ = checkpoints.restore(self.abstract_state())
-        return jax.device_get(state).variables
+    def scores(self, variables: Variables, indices: np.ndarray) -> dict[str, Any]:
+        """Scores of the clips `indices`."""
+        logits, label, _ = self.predict(variables, indices)
+        return evaluate.scores(logits, label)
 
-    def train(self, run_dir: epath.Path) -> dict[str, Any]:
-        """Trains to the end, from the newest checkpoint if there is one.
-
-        Args:
-            run_dir: the run's folder, absolute.
+    def evaluate(
+        self, run: Run, folder: epath.Path
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Scores a finished run again, from its newest checkpoint.
 
         Returns:
-            The run's entry in `results.json`; `predictions.npz` is written.
+            The entry's `final`, and `best` if there is one, and the predictions.
+        """
+        with Checkpoints(folder / "checkpoints") as checkpoints:
+            state, metadata = checkpoints.restore(self.abstract_state())
+        lane_split = self.split(run)
+        predictions = self.predictions(state.variables, lane_split.test)
+        return (
+            self._final_scores(
+                state, Progress(**metadata), lane_split.test, predictions
+            ),
+            predictions,
+        )
+
+    def _final_scores(
+        self,
+        state: steps.TrainState,
+        progress: Progress,
+        test: np.ndarray,
+        predictions: dict[str, np.ndarray],
+    ) -> dict[str, Any]:
+        entry = {"final": evaluate.scores(predictions["logits"], predictions["label"])}
+        if progress.best is not None:
+            entry["best"] = self.scores(state.best, test) | progress.best
+        return entry
+
+    def train(
+        self, runs: Sequence[Run], workdir: epath.Path
+    ) -> list[dict[str, Any] | Diverged]:
+        """Trains runs side by side to the end, from their newest checkpoints.
+
+        Args:
+            runs: at most `lanes`, with the same number of steps in an epoch.
+            workdir: absolute; each run has a folder of its name in it.
+
+        Returns:
+            Each run's entry in `results.json`, its `predictions.npz` being written,
+            or why it was given up.
 
         Raises:
-            InputError: if the training diverged.
+            InputError: for a checkpoint that does not fit or can't be written.
             Interrupted: after a signal, with all steps so far saved.
         """
-        with (
-            StopSignals() as signals,
-            Checkpoints(run_dir / "checkpoints") as checkpoints,
-        ):
-            if checkpoints.latest_step() is None:
-                state, progress = self.initial_state(), Progress()
-            else:
-                state, metadata = checkpoints.restore(self.abstract_state())
-                state, progress = jax.device_get(state), Progress(**metadata)
-                logger.info("%s goes on at step %d", self.run.name, int(state.step))
-            state, progress = self._fit(state, progress, run_dir, checkpoints, signals)
-            predictions = self.predictions(state.variables)
-        files.write_arrays(run_dir / "predictions.npz", predictions)
-        return {
-            "name": self.run.name,
-            "fold": self.run.fold,
-            "seed": self.run.seed,
-            "steps": int(state.step),
-            "skipped_steps": int(state.skipped),
-            "seconds": round(progress.seconds, 1),
-            "final": evaluate.scores(predictions["logits"], predictions["label"]),
-        }
+        with StopSignals() as signals, contextlib.ExitStack() as opened:
+            lanes = [self._open(run, workdir / run.name, opened) for run in runs]
+            # Lanes go in step; a run whose last checkpoint is an older one than the
+            # others' goes by itself.
+            ordered = sorted(lanes, key=lambda lane: lane.step)
+            results: dict[Run, dict[str, Any] | Diverged] = {}
+            for _, together in itertools.groupby(ordered, key=lambda lane: lane.step):
+                for lane, entry in self._fit(list(together), signals):
+                    results[lane.run] = entry
+        return [results[run] for run in runs]
+
+    def _open(self, run: Run, folder: epath.Path, opened: contextlib.ExitStack) -> Lane:
+        """The run as it stands: its newest checkpoint, or its beginning."""
+        checkpoints = None
+        if self.hosts.first:
+            checkpoints = opened.enter_context(Checkpoints(folder / "checkpoints"))
+        state, progress = self._beginning(run, checkpoints)
+        if int(state.step):
+            logger.info("%s goes on at step %d", run.name, int(state.step))
+        key = _keys(run)[1]
+        return Lane(run, folder, self.split(run), key, state, progress, checkpoints)
+
+    def _beginning(
+        self, run: Run, checkpoints: Checkpoints | None
+    ) -> tuple[steps.TrainState, Progress]:
+        found = self.hosts.tell(lambda: checkpoints and checkpoints.latest_step())
+        if found is None:
+            return self.hosts.copy(jax.device_get(self.initial_state(run))), Progress()
+        like, metadata = self.abstract_state(), {}
+        if checkpoints is not None:
+            state, metadata = checkpoints.restore(like)
+            state = jax.device_get(state)
+        else:
+            state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+        metadata = self.hosts.tell(lambda: metadata)
+        return self.hosts.copy(state), Progress(**metadata)
 
     def _fit(
-        self,
-        state: steps.TrainState,
-        progress: Progress,
-        run_dir: epath.Path,
-        checkpoints: Checkpoints,
-        signals: StopSignals,
-    ) -> tuple[steps.TrainState, Progress]:
-        step, begun = int(state.step), time.monotonic() - progress.seconds
-        saved_at = time.monotonic()
-        scalars = Scalars(run_dir, last_step=step, tensorboard=self.config.tensorboard)
-        bar = tqdm(
-            total=self.config.epochs * len(self.train_indices),
-            initial=self._clips_seen(step),
-            desc=self.run.name,
-            unit=" clips",
-            disable=None,  # where no one watches, the lines of each epoch are enough
-        )
-        pending: collections.deque[steps.Metrics] = collections.deque()
+        self, lanes: list[Lane], signals: StopSignals
+    ) -> list[tuple[Lane, dict[str, Any] | Diverged]]:
+        """Trains lanes of the same step to the end, and scores them."""
+        steps_per_epoch = self.steps_per_epoch(lanes[0].run)
+        program = self.program(len(lanes), steps_per_epoch)
+        with Loop(
+            program,
+            lanes,
+            pace=self._pace(),
+            hosts=self.hosts,
+            signals=signals,
+            read=self._train_batches,
+            score=self.scores,
+        ) as loop:
+            loop.run()
+        results: list[tuple[Lane, dict[str, Any] | Diverged]] = []
+        for i, lane in enumerate(lanes):
+            state = program.spread.part(loop.state, i)
+            entry = lane.diverged or self._finish(lane, state)
+            results.append((lane, entry))
+        return results
 
-        def settle(ahead: int) -> None:
-            while len(pending) > ahead:
-                progress.add(jax.device_get(pending.popleft()))
-            bar.set_postfix(progress.means(), refresh=False)
+    def _finish(self, lane: Lane, state: steps.TrainState) -> dict[str, Any]:
+        """Writes the predictions of a run that is done, and gives its entry."""
+        predictions = self.predictions(state.variables, lane.split.test)
+        written = {"predictions.npz": predictions}
+        if len(lane.split.validation):
+            written["validation.npz"] = self.predictions(
+                state.variables, lane.split.validation
+            )
+        if self.hosts.first:
+            for name, arrays in written.items():
+                files.write_arrays(lane.folder / name, arrays)
+        return {
+            "name": lane.run.name,
+            "fold": lane.run.fold,
+            "seed": lane.run.seed,
+            "steps": int(state.step),
+            "skipped_steps": int(state.skipped),
+            "seconds": round(lane.progress.seconds, 1),
+        } | self._final_scores(state, lane.progress, lane.split.test, predictions)
 
-        def save() -> None:
-            settle(0)
-            progress.seconds = time.monotonic() - begun
-            checkpoints.save(step, state, dataclasses.asdict(progress))
 
-        try:
-            while step < self.num_steps:
-                epoch, start = divmod(step, self.steps_per_epoch)
-                for batch in self._train_batches(epoch, start):
-                    state, metrics = self._train_step(
-                        state, steps.shard(batch, len(self.devices)), self.step_key
-                    )
-                    step += 1
-                    pending.append(metrics)
-                    settle(STEPS_AHEAD)
-                    bar.update(int(batch["mask"].sum()))
-                    self._check_diverged(progress, step, save)
-                    if step % self.steps_per_epoch == 0:
-                        settle(0)
-                        self._end_epoch(step, state, progress, scalars, bar)
-                        progress = progress.next_epoch()
-                    if signals.signum is not None:
-                        save()
-                        checkpoints.wait()
-                        raise Interrupted(signals.signum)
-                    due = time.monotonic() - saved_at > self.config.checkpoint_seconds
-                    if due or step == self.num_steps:
-                        save()
-                        saved_at = time.monotonic()
-        finally:
-            bar.close()
-            scalars.close()
-        return state, progress
-
-    def _clips_seen(self, step: int) -> int:
-        epoch, start = divmod(step, self.steps_per_epoch)
-        in_epoch = min(start * self.config.batch_size, len(self.train_indices))
-        return epoch * len(self.train_indices) + in_epoch
-
-    def _check_diverged(self, progress: Progress, step: int, save: Any) -> None:
-        if progress.skipped_in_a_row < self.config.max_skipped_in_a_row:
-            return
-        save()
-        raise InputError(
-            f"{self.run.name} diverged: the loss or a gradient was not finite in "
-            f"{progress.skipped_in_a_row} steps in a row up to step {step}; the last "
-            "good parameters are in its checkpoint; lower "
-            "config.optimizer.learning_rate and use another --workdir"
-        )
-
-    def _end_epoch(
-        self,
-        step: int,
-        state: steps.TrainState,
-        progress: Progress,
-        scalars: Scalars,
-        bar: tqdm,
-    ) -> None:
-        epoch = step // self.steps_per_epoch
-        values = {f"train_{name}": value for name, value in progress.means().items()}
-        values["learning_rate"] = np.asarray(self.learning_rate(step - 1)).item()
-        every = self.config.evaluate_every_epochs
-        if every and (epoch % every == 0 or epoch == self.config.epochs):
-            logits, label, _ = self.predict(state.variables, self.test_indices)
-            scored = evaluate.scores(logits, label)
-            values |= {f"test_{name}": scored[name] for name in ("accuracy", "loss")}
-        scalars.write(step, values)
-        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        bar.clear()
-        logger.info(
-            "%s epoch %d/%d  %s", self.run.name, epoch, self.config.epochs, text
-        )
+def _keys(run: Run) -> jax.Array:
+    """One key decides the head, one the steps; the order has a stream of its own."""
+    return jax.random.split(jax.random.key(run.seed))

@@ -66,6 +66,15 @@ def get_config() -> Config:
     config.sweep = ConfigDict()
     config.sweep.folds = (1, 2, 3, 4, 5)
     config.sweep.seeds = (0,)
+    # What picks the epoch that is reported as "best" beside the last one: "fold" (the
+    # fold after the test fold) or a share of the training clips, such as "0.15", by
+    # class and recording; None for nothing.
+    config.sweep.validation = config_dict.placeholder(str)
+
+    # How runs are laid over devices: "data_parallel" (one run over all of them),
+    # "seed_parallel" (a run on each), or "auto" (side by side where batches are small
+    # for the devices).
+    config.parallel = "auto"
 
     # A run that is killed loses at most this much.
     config.checkpoint_seconds = 60.0

@@ -9,11 +9,12 @@ import pytest
 # From the entrances down; a module imports only from lines below its own.
 LEVELS = [
     ["main"],
-    ["report", "ensemble"],
+    ["report", "ensemble", "grid"],
     ["sweep"],
-    ["train"],
-    ["steps", "evaluate"],
-    ["classifier", "checkpoints", "optimizer"],
+    ["train", "results"],
+    ["loop"],
+    ["steps", "evaluate", "progress", "command"],
+    ["classifier", "checkpoints", "optimizer", "hosts", "locks", "signals"],
     ["pretrained", "datasets"],
     ["features", "models", "augment"],
     ["files"],

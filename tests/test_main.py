@@ -142,8 +142,8 @@ def test_killed_and_typed_again_it_is_the_same_to_the_bit(start, run, tmp_path):
 def test_none_is_read_as_none():
     from ml_collections import ConfigDict
 
-    from audiojax import main
+    from audiojax import config as configs
 
     config = ConfigDict({"model": {"pretrained": "None", "name": "a"}, "epochs": 3})
-    main.read_none(config)
+    configs.read_none(config)
     assert config.to_dict() == {"model": {"pretrained": None, "name": "a"}, "epochs": 3}

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from audiojax import sweep, train
+from audiojax import results, sweep, train
 from audiojax.errors import InputError
 from tests import tiny
 
@@ -30,8 +30,8 @@ def predictions(workdir, run):
 
 def test_results_follow_from_the_predictions(workdir):
     """Every number again, from predictions.npz, by arithmetic."""
-    results = json.loads((workdir / "results.json").read_text())
-    assert [(run["fold"], run["seed"]) for run in results["runs"]] == [
+    written = json.loads((workdir / "results.json").read_text())
+    assert [(run["fold"], run["seed"]) for run in written["runs"]] == [
         (1, 0),
         (1, 1),
         (2, 0),
@@ -44,12 +44,12 @@ def test_results_follow_from_the_predictions(workdir):
         singles.append([np.mean(m["logits"].argmax(1) == label) for m in members])
         mean = (members[0]["logits"].astype(float) + members[1]["logits"]) / 2
         ensembles.append(np.mean(mean.argmax(1) == label))
-    found = [run["final"]["accuracy"] for run in results["runs"]]
+    found = [run["final"]["accuracy"] for run in written["runs"]]
     np.testing.assert_allclose(found, np.ravel(singles))
     by_fold = np.mean(singles, axis=1)
-    assert [fold["single"] for fold in results["folds"]] == pytest.approx(by_fold)
-    assert [fold["ensemble"] for fold in results["folds"]] == pytest.approx(ensembles)
-    single, ensemble = results["summary"]["single"], results["summary"]["ensemble"]
+    assert [fold["single"] for fold in written["folds"]] == pytest.approx(by_fold)
+    assert [fold["ensemble"] for fold in written["folds"]] == pytest.approx(ensembles)
+    single, ensemble = written["summary"]["single"], written["summary"]["ensemble"]
     assert single["mean"] == pytest.approx(np.mean(singles))
     assert single["std"] == pytest.approx(np.std(by_fold))
     assert ensemble["mean"] == pytest.approx(np.mean(ensembles))
@@ -93,16 +93,16 @@ def test_finished_runs_are_not_repeated(config, workdir, monkeypatch):
 
 
 def test_evaluate_gives_the_same_numbers_from_the_checkpoints(config, workdir):
-    results = sweep.evaluate_checkpoints(config, workdir)
-    assert results == json.loads((workdir / "results.json").read_text())
-    sweep.check_same(results, workdir)
+    found = sweep.evaluate(config, workdir)
+    assert found == json.loads((workdir / "results.json").read_text())
+    results.check_same(found, workdir)
 
 
 def test_evaluate_says_what_is_not_the_same(config, workdir):
-    results = sweep.evaluate_checkpoints(config, workdir)
-    results["summary"]["single"]["mean"] = 2.0
+    found = sweep.evaluate(config, workdir)
+    found["summary"]["single"]["mean"] = 2.0
     with pytest.raises(InputError, match="other summary"):
-        sweep.check_same(results, workdir)
+        results.check_same(found, workdir)
 
 
 def test_a_workdir_of_another_config_is_refused(config, workdir):
@@ -117,7 +117,7 @@ def test_a_workdir_of_another_config_is_refused(config, workdir):
 def test_more_seeds_may_be_added(config, workdir):
     more = config.copy_and_resolve_references()
     more.sweep.seeds = (0, 1, 2)
-    sweep.check_workdir(more, workdir)
+    results.check_config(more, workdir)
 
 
 @pytest.mark.parametrize("seeds", [(), (0, 0)])
@@ -130,18 +130,4 @@ def test_no_run_or_a_run_twice_is_refused(config, seeds):
 
 def test_evaluating_nothing_is_said(config, tmp_path):
     with pytest.raises(InputError, match="train first"):
-        sweep.evaluate_checkpoints(config, tmp_path)
-
-
-def test_table_holds_folds_mean_and_deviation(workdir):
-    results = {
-        "folds": [{"fold": 1, "single": 0.9, "ensemble": 0.925}],
-        "summary": {
-            "single": {"mean": 0.9, "std": 0.0},
-            "ensemble": {"mean": 0.925, "std": 0.0},
-        },
-    }
-    rows = [line.split() for line in sweep.table(results).splitlines()]
-    assert rows[1] == ["1", "90.00%", "92.50%"]
-    assert rows[2] == ["mean", "90.00%", "92.50%"]
-    assert rows[3] == ["std", "0.00%", "0.00%"]
+        sweep.evaluate(config, tmp_path)

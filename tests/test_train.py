@@ -9,6 +9,8 @@ from etils import epath
 
 from audiojax import datasets, train
 from audiojax.errors import InputError
+from audiojax.loop import Run
+from audiojax.signals import Interrupted
 from tests import tiny
 
 
@@ -38,29 +40,50 @@ def config(data_dir):
 
 @pytest.fixture
 def make_trainer(config):
-    """Trainers of fold 1 for the config as it is at the call."""
+    """Trainers for the config as it is at the call."""
 
-    def make(seed=0):
+    def make(parallel="data_parallel"):
         data = train.open_data(config, recordings_for(config))
-        return train.Trainer(config, data, train.Run(fold=1, seed=seed))
+        return train.Trainer(config, data, parallel)
 
     return make
+
+
+def train_one(trainer, workdir, seed=0):
+    """Trains fold 1 and gives its entry."""
+    (end,) = trainer.train([Run(fold=1, seed=seed)], epath.Path(workdir))
+    return end
+
+
+def train_seeds(trainer, workdir, seeds):
+    """Trains fold 1 with several seeds side by side."""
+    return trainer.train([Run(1, seed) for seed in seeds], epath.Path(workdir))
 
 
 def read_lines(run_dir):
     return [json.loads(x) for x in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def raise_signal_at(trainer, step, signum):
-    """Sends the process a signal while the trainer computes that step."""
-    inner = trainer._train_step
+def before_step(trainer, change, lanes=1):
+    """Lets `change` see the state and replace the batch of every step."""
+    steps_per_epoch = 5
+    program = trainer.program(lanes, steps_per_epoch)
 
     def train_step(state, batch, key):
+        return program.train_step(state, change(state, batch) or batch, key)
+
+    changed = dataclasses.replace(program, train_step=train_step)
+    trainer._programs[lanes, steps_per_epoch] = changed
+
+
+def raise_signal_at(trainer, step, signum):
+    """Sends the process a signal while the trainer computes that step."""
+
+    def change(state, _batch):
         if int(state.step) == step:
             signal.raise_signal(signum)
-        return inner(state, batch, key)
 
-    trainer._train_step = train_step
+    before_step(trainer, change)
 
 
 def saved_state(trainer, run_dir):
@@ -76,16 +99,22 @@ def assert_equal_trees(a, b):
 
 def test_twice_the_same_is_the_same_to_the_bit(make_trainer, tmp_path):
     for name in ("a", "b"):
-        make_trainer().train(epath.Path(tmp_path / name))
-    first, second = (tmp_path / name / "predictions.npz" for name in ("a", "b"))
+        train_one(make_trainer(), tmp_path / name)
+    first, second = (
+        tmp_path / name / "fold1-seed0" / "predictions.npz" for name in ("a", "b")
+    )
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_another_seed_is_another_run(make_trainer, tmp_path):
     for seed in (0, 1):
-        make_trainer(seed).train(epath.Path(tmp_path / str(seed)))
-    a, b = (np.load(tmp_path / s / "predictions.npz")["logits"] for s in ("0", "1"))
+        train_one(make_trainer(), tmp_path, seed)
+    a, b = (logits(tmp_path, seed) for seed in (0, 1))
     assert np.abs(a - b).max() > 1e-3
+
+
+def logits(workdir, seed=0):
+    return np.load(workdir / f"fold1-seed{seed}" / "predictions.npz")["logits"]
 
 
 @pytest.mark.parametrize(("step", "signum"), [(5, signal.SIGINT), (7, signal.SIGTERM)])
@@ -93,15 +122,15 @@ def test_stopped_and_started_again_it_is_the_same_to_the_bit(
     make_trainer, tmp_path, step, signum
 ):
     """After the last step of an epoch of five, and in the middle of the next."""
-    whole, parts = epath.Path(tmp_path / "whole"), epath.Path(tmp_path / "parts")
-    make_trainer().train(whole)
+    train_one(make_trainer(), tmp_path / "whole")
     stopped = make_trainer()
     raise_signal_at(stopped, step - 1, signum)
-    with pytest.raises(train.Interrupted) as caught:
-        stopped.train(parts)
+    with pytest.raises(Interrupted) as caught:
+        train_one(stopped, tmp_path / "parts")
     assert caught.value.signum == signum
+    whole, parts = (tmp_path / name / "fold1-seed0" for name in ("whole", "parts"))
     assert not (parts / "predictions.npz").exists()
-    entry = make_trainer().train(parts)
+    entry = train_one(make_trainer(), tmp_path / "parts")
     assert entry["steps"] == 10
     assert_equal_trees(
         saved_state(make_trainer(), parts), saved_state(make_trainer(), whole)
@@ -112,8 +141,8 @@ def test_stopped_and_started_again_it_is_the_same_to_the_bit(
 
 
 def test_metrics_have_one_line_an_epoch(make_trainer, tmp_path):
-    make_trainer().train(epath.Path(tmp_path))
-    lines = read_lines(tmp_path)
+    train_one(make_trainer(), tmp_path)
+    lines = read_lines(tmp_path / "fold1-seed0")
     assert [line["step"] for line in lines] == [5, 10]
     assert {"train_loss", "train_accuracy", "test_accuracy", "learning_rate"} <= set(
         lines[0]
@@ -121,15 +150,89 @@ def test_metrics_have_one_line_an_epoch(make_trainer, tmp_path):
     assert lines[1]["train_loss"] < lines[0]["train_loss"]
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_seeds_side_by_side_are_what_each_gives_alone(
+    config, make_trainer, tmp_path, dropout
+):
+    config.model.dropout, config.sweep.validation = dropout, "fold"
+    together, alone = make_trainer("seed_parallel"), make_trainer()
+    entries = train_seeds(together, tmp_path / "together", range(4))
+    assert [entry["seed"] for entry in entries] == [0, 1, 2, 3]
+    for seed in (0, 3):
+        entry = train_one(alone, tmp_path / "alone", seed)
+        found, expected = (
+            saved_state(alone, tmp_path / name / f"fold1-seed{seed}")
+            for name in ("together", "alone")
+        )
+        for x, y in zip(
+            jax.tree.leaves(found.params), jax.tree.leaves(expected.params), strict=True
+        ):
+            np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * np.abs(y).max())
+        assert entries[seed]["final"]["accuracy"] == entry["final"]["accuracy"]
+        assert entries[seed]["best"]["epoch"] == entry["best"]["epoch"]
+
+
+def test_seeds_side_by_side_stop_and_go_on_as_one_or_many(make_trainer, tmp_path):
+    """Stopped together, one is trained on alone and the others catch up with it."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train_seeds(make_trainer("seed_parallel"), whole, range(3))
+    stopped = make_trainer("seed_parallel")
+
+    def change(state, _batch):
+        if int(state.step[0]) == 6:
+            signal.raise_signal(signal.SIGTERM)
+
+    before_step(stopped, change, lanes=3)
+    with pytest.raises(Interrupted):
+        train_seeds(stopped, parts, range(3))
+    alone = make_trainer("seed_parallel")
+
+    def stop_again(state, _batch):
+        if int(state.step[0]) == 8:
+            signal.raise_signal(signal.SIGINT)
+
+    before_step(alone, stop_again, lanes=1)
+    with pytest.raises(Interrupted):
+        train_seeds(alone, parts, [1])
+    train_seeds(make_trainer("seed_parallel"), parts, range(3))
+    for seed in range(3):
+        np.testing.assert_allclose(logits(parts, seed), logits(whole, seed), atol=1e-4)
+
+
+def test_the_best_epoch_is_picked_by_validation_and_scored_on_the_test(
+    config, make_trainer, tmp_path
+):
+    """`best` is what a training of just so many epochs ends with, at equal rates."""
+    config.sweep.validation, config.epochs = "fold", 4
+    config.optimizer.update(schedule="constant", warmup_epochs=0.0, learning_rate=3e-2)
+    entry = train_one(make_trainer(), tmp_path / "long")
+    lines = read_lines(tmp_path / "long" / "fold1-seed0")
+    ranked = [(x["validation_accuracy"], -x["validation_loss"]) for x in lines]
+    best = max(range(4), key=lambda i: ranked[i])
+    assert entry["best"]["epoch"] == best + 1
+    assert entry["best"]["validation"]["accuracy"] == ranked[best][0]
+    assert entry["best"]["accuracy"] == lines[best]["test_accuracy"]
+    assert entry["best"]["loss"] == pytest.approx(lines[best]["test_loss"], rel=1e-5)
+    config.epochs = best + 1
+    short = train_one(make_trainer(), tmp_path / "short")
+    assert entry["best"]["accuracy"] == short["final"]["accuracy"]
+    again, _ = make_trainer().evaluate(
+        Run(1, 0), epath.Path(tmp_path / "long" / "fold1-seed0")
+    )
+    assert again == {name: entry[name] for name in ("final", "best")}
+    held = np.load(tmp_path / "long" / "fold1-seed0" / "validation.npz")
+    assert len(held["filename"]) == entry["best"]["validation"]["num_clips"] == 80
+
+
 def test_both_stages_give_the_same_images_and_scores(config, tmp_path):
     found = {}
     for stage in ("audio", "spectrogram"):
         config.data.stage = stage
         data = train.open_data(config, recordings_for(config))
-        trainer = train.Trainer(config, data, train.Run(fold=1, seed=0))
-        batch = next(trainer.eval_batches(trainer.train_indices))
+        trainer = train.Trainer(config, data)
+        batch = next(trainer.eval_batches(trainer.split(Run(1, 0)).train))
         image = np.asarray(jax.jit(trainer.classifier.batch_image)(batch))
-        found[stage] = image, trainer.train(epath.Path(tmp_path / stage))["final"]
+        found[stage] = image, train_one(trainer, tmp_path / stage)["final"]
     (audio, from_audio), (spectrogram, from_spectrogram) = found.values()
     np.testing.assert_allclose(audio, spectrogram, rtol=1e-5, atol=1e-5)
     assert from_audio["accuracy"] == from_spectrogram["accuracy"]
@@ -140,14 +243,14 @@ def test_standardisation_uses_the_training_clips_alone(config, make_trainer):
     image = jax.jit(trainer.classifier.image)
     audio = [
         trainer.data.recordings.audio(i)[: trainer.classifier.num_samples]
-        for i in trainer.train_indices
+        for i in trainer.split(Run(1, 0)).train
     ]
     images = np.asarray(image(np.stack(audio)), np.float64)
-    state = trainer.initial_state()
+    state = trainer.initial_state(Run(1, 0))
     np.testing.assert_allclose(state.input["mean"], images.mean((0, 1, 2)), rtol=1e-4)
     np.testing.assert_allclose(state.input["std"], images.std((0, 1, 2)), rtol=1e-4)
     config.model.standardize = False
-    state = make_trainer().initial_state()
+    state = make_trainer().initial_state(Run(1, 0))
     np.testing.assert_array_equal(state.input["mean"], np.zeros(3))
     np.testing.assert_array_equal(state.input["std"], np.ones(3))
 
@@ -157,19 +260,40 @@ def test_a_training_that_diverges_stops_and_keeps_the_last_good_state(
 ):
     config.max_skipped_in_a_row = 3
     trainer = make_trainer()
-    inner = trainer._train_step
 
-    def poisoned(state, batch, key):
+    def poison(state, batch):
         if int(state.step) >= 4:
-            batch = {**batch, "image": batch["image"] * np.nan}
-        return inner(state, batch, key)
+            return {**batch, "image": batch["image"] * np.nan}
+        return None
 
-    trainer._train_step = poisoned
-    with pytest.raises(InputError, match=r"fold1-seed0 diverged: .* steps in a row"):
-        trainer.train(epath.Path(tmp_path))
-    state = saved_state(make_trainer(), tmp_path)
+    before_step(trainer, poison)
+    end = train_one(trainer, tmp_path)
+    assert isinstance(end, train.Diverged)
+    assert "fold1-seed0 diverged" in str(end)
+    state = saved_state(make_trainer(), tmp_path / "fold1-seed0")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
     assert int(state.skipped_in_a_row) >= 3
+
+
+def test_a_seed_that_diverges_leaves_the_others_alone(config, make_trainer, tmp_path):
+    config.max_skipped_in_a_row = 3
+    train_one(make_trainer("seed_parallel"), tmp_path / "alone", 1)
+    trainer = make_trainer("seed_parallel")
+
+    def poison(state, batch):
+        if int(state.step[0]) >= 4:
+            image = batch["image"].copy()
+            image[0] = np.nan
+            return {**batch, "image": image}
+        return None
+
+    before_step(trainer, poison, lanes=2)
+    lost, kept = train_seeds(trainer, tmp_path / "both", [0, 1])
+    assert isinstance(lost, train.Diverged)
+    assert kept["skipped_steps"] == 0
+    np.testing.assert_allclose(
+        logits(tmp_path / "both", 1), logits(tmp_path / "alone", 1), atol=1e-4
+    )
 
 
 def test_abstract_state_is_the_state_without_computing(make_trainer):
@@ -178,23 +302,7 @@ def test_abstract_state_is_the_state_without_computing(make_trainer):
     def shapes(tree):
         return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)
 
-    assert shapes(trainer.abstract_state()) == shapes(trainer.initial_state())
-
-
-@pytest.mark.parametrize(
-    ("fold", "named"), [(9, "has folds 1, 2, 3, 4, 5"), (0, "names fold 0")]
-)
-def test_an_unknown_fold_is_named(config, fold, named):
-    with pytest.raises(InputError, match=named):
-        train.split(recordings_for(config).info, fold)
-
-
-def test_one_recording_on_both_sides_is_refused(config):
-    info = recordings_for(config).info
-    shared = dataclasses.replace(info.clips[0], fold=info.clips[-1].fold, label=0)
-    leaking = dataclasses.replace(info, clips=(*info.clips, shared))
-    with pytest.raises(InputError, match=str(shared.source)):
-        train.split(leaking, info.clips[0].fold)
+    assert shapes(trainer.abstract_state()) == shapes(trainer.initial_state(Run(1, 0)))
 
 
 def test_unknown_stage_is_named(config):
@@ -204,36 +312,56 @@ def test_unknown_stage_is_named(config):
 
 
 def test_devices_share_a_batch_equally(caplog):
-    assert len(train.batch_devices(32)) == 8
-    assert len(train.batch_devices(6)) == 6
+    assert len(train.batch_devices(32, jax.devices())) == 8
+    assert len(train.batch_devices(6, jax.devices())) == 6
     assert "6 of the 8 devices" in caplog.text
 
 
-def test_one_device_and_eight_train_alike(config, tmp_path, monkeypatch):
-    """The same global batch gives the same model, whatever it is spread over.
+@pytest.mark.parametrize(
+    ("parallel", "batch_size", "num_runs", "chosen"),
+    [
+        ("auto", 32, 5, "seed_parallel"),
+        ("auto", 32, 1, "data_parallel"),
+        ("auto", 256, 5, "data_parallel"),
+        ("data_parallel", 32, 5, "data_parallel"),
+        ("seed_parallel", 256, 1, "seed_parallel"),
+    ],
+)
+def test_runs_go_side_by_side_where_batches_are_small_for_eight_devices(
+    config, parallel, batch_size, num_runs, chosen
+):
+    config.parallel, config.batch_size = parallel, batch_size
+    assert train.choose_parallel(config, num_runs) == chosen
 
-    What is drawn differs between devices, so nothing is drawn here.
-    """
+
+def test_an_unknown_way_to_use_devices_is_named(config):
+    config.parallel = "model_parallel"
+    with pytest.raises(InputError, match="auto, data_parallel, seed_parallel"):
+        train.choose_parallel(config, 1)
+
+
+def only(count):
+    """In the place of `batch_devices`: the first devices."""
+    return lambda _size, devices: devices[:count]
+
+
+def test_one_device_and_eight_train_alike(config, tmp_path, monkeypatch):
+    """The same global batch gives the same model, whatever it is spread over."""
     config.optimizer.name, config.optimizer.learning_rate = "sgd", 1e-3
-    config.model.dropout = 0.0
-    config.augment.update(shift=0.0, time_mask=0.0, mel_mask=0.0)
-    logits = []
     for count in (1, 8):
-        monkeypatch.setattr(
-            train, "batch_devices", lambda _, count=count: jax.devices()[:count]
-        )
+        monkeypatch.setattr(train, "batch_devices", only(count))
         data = train.open_data(config, recordings_for(config))
-        trainer = train.Trainer(config, data, train.Run(fold=1, seed=0))
-        trainer.train(epath.Path(tmp_path / str(count)))
-        logits.append(np.load(tmp_path / str(count) / "predictions.npz")["logits"])
-    np.testing.assert_allclose(logits[0], logits[1], atol=1e-3)
+        train_one(train.Trainer(config, data), tmp_path / str(count))
+    np.testing.assert_allclose(
+        logits(tmp_path / "1"), logits(tmp_path / "8"), atol=1e-3
+    )
 
 
 def test_resume_on_another_number_of_devices(make_trainer, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "batch_devices", lambda _: jax.devices()[:8])
+    monkeypatch.setattr(train, "batch_devices", only(8))
     stopped = make_trainer()
     raise_signal_at(stopped, 3, signal.SIGTERM)
-    with pytest.raises(train.Interrupted):
-        stopped.train(epath.Path(tmp_path))
-    monkeypatch.setattr(train, "batch_devices", lambda _: jax.devices()[:2])
-    assert make_trainer().train(epath.Path(tmp_path))["steps"] == 10
+    with pytest.raises(Interrupted):
+        train_one(stopped, tmp_path)
+    monkeypatch.setattr(train, "batch_devices", only(2))
+    assert train_one(make_trainer(), tmp_path)["steps"] == 10

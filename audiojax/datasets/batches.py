@@ -71,6 +71,7 @@ def train_batches(
     seed: int,
     epoch: int,
     start: int = 0,
+    rows: slice = slice(None),
     image: Any = None,
 ) -> Iterator[Batch]:
     """The batches of one epoch, in its order.
@@ -87,6 +88,7 @@ def train_batches(
         seed: of the run.
         epoch: from 0.
         start: batches of the epoch to leave out; none of their clips is read.
+        rows: which rows of every batch to give, where processes share them.
         image: [N, mel, frames, C] by clip number, given instead of audio.
 
     Returns:
@@ -99,11 +101,9 @@ def train_batches(
             or a seed below 0.
     """
     ordered = order(np.asarray(indices), seed=seed, epoch=epoch)
-    rows, mask = _rows(len(ordered), batch_size, lambda row: row % len(ordered))
-    batches = slice(start, None)
-    return _stream(
-        recordings, ordered[rows][batches], mask[batches], num_samples, image
-    )
+    place, mask = _rows(len(ordered), batch_size, lambda row: row % len(ordered))
+    wanted = slice(start, None), rows
+    return _stream(recordings, ordered[place][wanted], mask[wanted], num_samples, image)
 
 
 def eval_batches(

@@ -1,0 +1,60 @@
+"""What the commands share: messages, signals, and errors of one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+from absl import logging as absl_logging
+
+from audiojax.errors import InputError
+from audiojax.signals import Interrupted
+
+
+def stop(message: object, status: int = 1) -> NoReturn:
+    """Prints one sentence and ends the program."""
+    print(f"audiojax: {message}", file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def on_terminate(_signum: int, _frame: object) -> None:
+    """Ends at a SIGTERM outside of training, where nothing has to be saved."""
+    stop("terminated; type the same command again to go on", 128 + signal.SIGTERM)
+
+
+def prepare() -> None:
+    """Sets up messages, signals and the cache of compiled programs."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
+    logging.getLogger("audiojax").setLevel(logging.INFO)
+    # Orbax tells of each of its parts on absl's logger.
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    signal.signal(signal.SIGTERM, on_terminate)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(cache / "audiojax" / "xla"))
+
+
+@contextlib.contextmanager
+def one_sentence(workdir: str) -> Iterator[None]:
+    """Ends the program in one sentence at what its user can do something about."""
+    try:
+        yield
+    except InputError as error:
+        stop(error)
+    except Interrupted as interrupted:
+        stop(
+            f"stopped by {signal.Signals(interrupted.signum).name}, all steps are "
+            f"saved in {workdir}; type the same command again to go on",
+            128 + interrupted.signum,
+        )
+    except KeyboardInterrupt:
+        stop("interrupted; type the same command again to go on", 128 + signal.SIGINT)
+    except OSError as error:
+        stop(f"{error.strerror or error}: {error.filename or workdir}")

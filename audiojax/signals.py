@@ -1,0 +1,39 @@
+"""SIGINT and SIGTERM as a request to save and stop."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+
+class Interrupted(Exception):  # noqa: N818 - a request, not an error
+    """A signal asked the run to stop; what it had done is saved."""
+
+    def __init__(self, signum: int):
+        super().__init__(signum)
+        self.signum = signum
+
+
+class StopSignals:
+    """Notes the first SIGINT or SIGTERM; a second one acts as usual.
+
+    Attributes:
+        signum: the signal's number, 0 while there was none.
+    """
+
+    def __init__(self):
+        self.signum = 0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._previous[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    def _note(self, signum: int, _frame: object) -> None:
+        self.signum = signum
+        signal.signal(signum, self._previous[signum])
