@@ -15,7 +15,7 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
 
 
 class StopSignals:
-    """Notes the first SIGINT or SIGTERM; a second one acts as usual.
+    """Notes the first SIGINT or SIGTERM; a second one, of either, acts as usual.
 
     Attributes:
         signum: the signal's number, 0 while there was none.
@@ -31,9 +31,12 @@ class StopSignals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
+        self._act_as_usual()
 
     def _note(self, signum: int, _frame: object) -> None:
         self.signum = signum
-        signal.signal(signum, self._previous[signum])
+        self._act_as_usual()
+
+    def _act_as_usual(self) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
