@@ -14,18 +14,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import signal
-import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from absl import app, flags
 from etils import epath
 from scipy import optimize
 
-from audiojax import evaluate, files
+from audiojax import command, evaluate, files
 from audiojax.errors import InputError
 
 Predictions = Mapping[str, np.ndarray]
@@ -560,12 +558,6 @@ def table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def stop(message: object, status: int = 1) -> NoReturn:
-    """Prints what is wrong and ends the program."""
-    print(f"audiojax: {message}", file=sys.stderr, flush=True)
-    sys.exit(status)
-
-
 def define_flags() -> None:
     """Defines the flags, only for the command: importing this module brings none."""
     flags.DEFINE_enum("average", "logits", list(AVERAGES), "What is averaged.")
@@ -582,8 +574,8 @@ def main(argv: Sequence[str]) -> None:
     try:
         folds = options.folds and [int(fold) for fold in options.folds]
     except ValueError:
-        stop(f"--folds is {','.join(options.folds)}; give numbers, such as 1,2")
-    try:
+        command.stop(f"--folds is {','.join(options.folds)}; give numbers, such as 1,2")
+    with command.one_sentence(options.out or "the workdirs"):
         results = ensemble(
             paths, average=options.average, weights=options.weights, folds=folds
         )
@@ -591,12 +583,6 @@ def main(argv: Sequence[str]) -> None:
         if options.out:
             files.write_json(options.out, results)
             print(f"scores  {options.out}")
-    except InputError as error:
-        stop(error)
-    except KeyboardInterrupt:
-        stop("interrupted", 128 + signal.SIGINT)
-    except OSError as error:
-        stop(f"{error.strerror or error}: {error.filename or options.out}")
 
 
 if __name__ == "__main__":

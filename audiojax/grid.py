@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 from etils import epath
 
 from audiojax import config as configs
@@ -42,6 +43,8 @@ def train(config: Config, workdir: epath.PathLike, fields: Fields) -> dict[str, 
     for wait in (False, True):
         for folder in points:
             sweep.train(at[folder], folder, wait=wait)
+            # The next point has other programs; see `train.MOST_PROGRAMS`.
+            jax.clear_caches()
             if hosts.everyone().first:
                 files.write_json(
                     epath.Path(workdir) / "sweep.json", collect(workdir, fields)

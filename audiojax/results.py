@@ -98,11 +98,6 @@ def describe(config: Config) -> dict[str, Any]:
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and standard deviation over the folds."""
-    return {"mean": float(np.mean(values)), "std": float(np.std(values))}
-
-
 def summarise(
     config: Config,
     info: Info,
@@ -152,7 +147,7 @@ def summarise(
         "runs": list(runs),
         "folds": folds,
         "summary": {
-            kind: _spread([fold[kind] for fold in folds])
+            kind: evaluate.spread([fold[kind] for fold in folds])
             for kind in ("single", "ensemble", "gain", "best")
             if folds and kind in folds[0]
         },

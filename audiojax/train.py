@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 # With fewer clips on each device, several runs side by side use the devices better
 # than one run over all of them.
 CLIPS_PER_DEVICE = 32
+# Compiled programs kept. On CPUs each takes thousands of memory maps, of which a
+# process may have 65530: a dozen of a large network would end it.
+MOST_PROGRAMS = 4
 PARALLEL = ("auto", "data_parallel", "seed_parallel")
 
 
@@ -188,6 +191,9 @@ class Trainer:
         """What is compiled, once for each number of lanes and of steps."""
         key = lanes, steps_per_epoch
         if key not in self._programs:
+            if len(self._programs) == MOST_PROGRAMS:
+                self._programs.clear()
+                jax.clear_caches()
             self._programs[key] = self._build(lanes, steps_per_epoch)
         return self._programs[key]
 
@@ -249,7 +255,7 @@ class Trainer:
 
     def _create_state(self, variables: Variables) -> steps.TrainState:
         # The optimizer's state is of the same form for every length of the schedule.
-        updates = optimizer.create(recipe(self.config), 1, self.config.epochs)
+        updates = optimizer.create(recipe(self.config), 100, self.config.epochs)
         pick_best = self.config.sweep.validation is not None
         return steps.create_state(variables, updates, pick_best=pick_best)
 

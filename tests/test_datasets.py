@@ -6,8 +6,8 @@ from audiojax.datasets.recordings import listed
 from audiojax.errors import InputError
 
 
-def load(name, **settings):
-    return datasets.load(name, datasets.Settings(**{"sample_rate": 22050} | settings))
+def load(name, sample_rate=22050, **settings):
+    return datasets.load(name, datasets.Settings(sample_rate=sample_rate, **settings))
 
 
 def test_unknown_data_sets_are_refused():

@@ -137,13 +137,3 @@ def test_killed_and_typed_again_it_is_the_same_to_the_bit(start, run, tmp_path):
     assert status == 0, err
     assert "goes on at step" in err
     assert (run_dir / "predictions.npz").read_bytes() == whole
-
-
-def test_none_is_read_as_none():
-    from ml_collections import ConfigDict
-
-    from audiojax import config as configs
-
-    config = ConfigDict({"model": {"pretrained": "None", "name": "a"}, "epochs": 3})
-    configs.read_none(config)
-    assert config.to_dict() == {"model": {"pretrained": None, "name": "a"}, "epochs": 3}

@@ -114,12 +114,6 @@ def test_a_workdir_of_another_config_is_refused(config, workdir):
     assert "config.model.dropout: there 0.2, here 0.5" in str(caught.value)
 
 
-def test_more_seeds_may_be_added(config, workdir):
-    more = config.copy_and_resolve_references()
-    more.sweep.seeds = (0, 1, 2)
-    results.check_config(more, workdir)
-
-
 @pytest.mark.parametrize("seeds", [(), (0, 0)])
 def test_no_run_or_a_run_twice_is_refused(config, seeds):
     other = config.copy_and_resolve_references()

@@ -150,11 +150,8 @@ def test_metrics_have_one_line_an_epoch(make_trainer, tmp_path):
     assert lines[1]["train_loss"] < lines[0]["train_loss"]
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_seeds_side_by_side_are_what_each_gives_alone(
-    config, make_trainer, tmp_path, dropout
-):
-    config.model.dropout, config.sweep.validation = dropout, "fold"
+def test_seeds_side_by_side_are_what_each_gives_alone(config, make_trainer, tmp_path):
+    config.model.dropout, config.sweep.validation = 0.5, "fold"
     together, alone = make_trainer("seed_parallel"), make_trainer()
     entries = train_seeds(together, tmp_path / "together", range(4))
     assert [entry["seed"] for entry in entries] == [0, 1, 2, 3]
@@ -290,6 +287,7 @@ def test_a_seed_that_diverges_leaves_the_others_alone(config, make_trainer, tmp_
     before_step(trainer, poison, lanes=2)
     lost, kept = train_seeds(trainer, tmp_path / "both", [0, 1])
     assert isinstance(lost, train.Diverged)
+    assert isinstance(kept, dict)
     assert kept["skipped_steps"] == 0
     np.testing.assert_allclose(
         logits(tmp_path / "both", 1), logits(tmp_path / "alone", 1), atol=1e-4

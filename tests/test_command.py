@@ -1,0 +1,36 @@
+import errno
+import signal
+
+import pytest
+
+from audiojax import command
+from audiojax.errors import InputError
+from audiojax.signals import Interrupted
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (InputError("a.wav is empty"), 1, "a.wav is empty"),
+        (Interrupted(signal.SIGTERM), 143, "stopped by SIGTERM, all steps are saved"),
+        (Interrupted(signal.SIGINT), 130, "in runs/x; type the same command again"),
+        (KeyboardInterrupt(), 130, "type the same command again to go on"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/x/results.json"),
+            1,
+            "No space left on device: runs/x/results.json",
+        ),
+    ],
+)
+def test_ends_in_one_sentence(capsys, error, status, sentence):
+    with pytest.raises(SystemExit) as caught, command.one_sentence("runs/x"):
+        raise error
+    assert caught.value.code == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("audiojax: ")
+    assert sentence in line
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), command.one_sentence("runs/x"):
+        _ = 1 / 0
