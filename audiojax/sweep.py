@@ -188,10 +188,12 @@ def load(config: Config) -> datasets.Recordings:
     """The recordings that the config names."""
     return datasets.load(
         config.data.name,
-        source_dir=config.data.source_dir,
-        data_dir=config.data.data_dir,
-        sample_rate=config.features.sample_rate,
-        seed=config.data.seed,
+        datasets.Settings(
+            source_dir=config.data.source_dir,
+            data_dir=config.data.data_dir,
+            sample_rate=config.features.sample_rate,
+            seed=config.data.seed,
+        ),
     )
 
 

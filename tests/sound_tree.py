@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audiojax.datasets import esc50
+from audiojax.datasets import Settings, esc50
 
 SAMPLE_RATE = 16000
 # Targets as ESC-50 numbers them, whether they are in ESC-10, and the files' format.
@@ -68,9 +68,10 @@ def make_tree(folder: Path, folds=(1, 2, 3)) -> list[dict[str, str]]:
 
 def load(name: str, folder: Path, data_dir: Path, sample_rate: int = SAMPLE_RATE):
     """Opens the folder as `name`."""
-    return esc50.load(
-        name, source_dir=str(folder), data_dir=str(data_dir), sample_rate=sample_rate
+    settings = Settings(
+        source_dir=str(folder), data_dir=str(data_dir), sample_rate=sample_rate
     )
+    return esc50.load(name, settings)
 
 
 def astuples(recordings) -> list[tuple]:

@@ -16,7 +16,7 @@ def make_recordings(n=10, lengths=None, sources=None, name="sounds", shared=()):
     """Clip i holds the value i / 64 throughout; `asked` notes which were read."""
     lengths = np.full(n, SIZE) if lengths is None else np.array(lengths)
     sources = [str(i) for i in range(n)] if sources is None else sources
-    clips = tuple(Clip(f"{i}.wav", i % 3, i % 2 + 1, sources[i]) for i in range(n))
+    clips = tuple(Clip(f"{i}.wav", (i % 3,), i % 2 + 1, sources[i]) for i in range(n))
     asked = []
 
     def read(index):

@@ -7,8 +7,7 @@ from audiojax.errors import InputError
 
 
 def load(name, **settings):
-    given = {"source_dir": None, "data_dir": None, "sample_rate": 22050, **settings}
-    return datasets.load(name, **given)
+    return datasets.load(name, datasets.Settings(**{"sample_rate": 22050} | settings))
 
 
 def test_unknown_data_sets_are_refused():

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from audiojax.datasets import download, esc50
+from audiojax.datasets import Settings, download, esc50
 from audiojax.errors import InputError
 from tests import sound_tree
 
@@ -62,9 +62,8 @@ def test_fetched_once_checked_and_unpacked(archive, site, tmp_path):
 
 def test_esc50_is_loaded_from_the_release(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(esc50, "RELEASE", archive)
-    recordings = esc50.load(
-        "esc50", source_dir=None, data_dir=str(tmp_path / "data"), sample_rate=16000
-    )
+    settings = Settings(data_dir=str(tmp_path / "data"), sample_rate=16000)
+    recordings = esc50.load("esc50", settings)
     assert len(recordings) == 12
 
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import soxr
 
-from audiojax.datasets import audio, batches, esc50
+from audiojax.datasets import audio, batches
 from audiojax.errors import InputError
 from tests import sound_tree
 
@@ -67,7 +67,7 @@ def test_esc10_takes_the_rows_marked_so(tree, store):
     assert recordings.info.classes == ("dog", "crackling_fire", "chainsaw")
     rows = [row for row in sound_tree.make_rows() if row["esc10"] == "True"]
     assert sound_tree.astuples(recordings) == [
-        (row["filename"], n % 3, int(row["fold"]), row["src_file"])
+        (row["filename"], (n % 3,), int(row["fold"]), row["src_file"])
         for n, row in enumerate(rows)
     ]
 
@@ -269,16 +269,14 @@ def test_the_release_s_own_shared_recordings_are_known(tree, store, caplog):
 
 
 def test_esc10_itself(esc10_dir, store):
-    recordings = esc50.load(
-        "esc10", source_dir=str(esc10_dir), data_dir=str(store), sample_rate=44100
-    )
+    recordings = sound_tree.load("esc10", esc10_dir, store, sample_rate=44100)
     with (esc10_dir / "meta" / "esc50.csv").open() as file:
         rows = list(csv.DictReader(file))
     targets = sorted({int(row["target"]) for row in rows})
     assert sound_tree.astuples(recordings) == [
         (
             row["filename"],
-            targets.index(int(row["target"])),
+            (targets.index(int(row["target"])),),
             int(row["fold"]),
             row["src_file"],
         )

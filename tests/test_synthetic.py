@@ -100,8 +100,8 @@ def test_every_setting_changes_the_fingerprint():
     assert len(small) == 2 * 3 * 10
     assert len(small.audio(59)) == small.num_samples == 16000
     assert [dataclasses.astuple(clip)[1:3] for clip in small.info.clips[27:33]] == [
-        *[(9, 1)] * 3,
-        *[(0, 2)] * 3,
+        *[((9,), 1)] * 3,
+        *[((0,), 2)] * 3,
     ]
 
 

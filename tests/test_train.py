@@ -15,10 +15,11 @@ from tests import tiny
 def recordings_for(config):
     return datasets.load(
         config.data.name,
-        source_dir=None,
-        data_dir=config.data.data_dir,
-        sample_rate=config.features.sample_rate,
-        seed=config.data.seed,
+        datasets.Settings(
+            data_dir=config.data.data_dir,
+            sample_rate=config.features.sample_rate,
+            seed=config.data.seed,
+        ),
     )
 
 

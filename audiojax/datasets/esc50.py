@@ -25,7 +25,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from audiojax.datasets import audio, download, folders
-from audiojax.datasets.recordings import Clip, Info, Recordings, listed
+from audiojax.datasets.recordings import Clip, Info, Recordings, Settings, listed
 from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Table:
         """The rows as every data set gives them, labels from 0 without gaps."""
         labels = {target: label for label, target in enumerate(self.classes)}
         return tuple(
-            Clip(row.filename, labels[row.target], row.fold, row.src_file)
+            Clip(row.filename, (labels[row.target],), row.fold, row.src_file)
             for row in self.rows
         )
 
@@ -343,33 +343,22 @@ def _prepare(builder: Esc50) -> None:
         ) from None
 
 
-def load(
-    name: str,
-    *,
-    source_dir: str | None,
-    data_dir: str | None,
-    sample_rate: int,
-    seed: int = 0,
-) -> Recordings:
+def load(name: str, settings: Settings) -> Recordings:
     """Opens ESC-50 or ESC-10, preparing it on the first call.
 
     Args:
         name: "esc50" or "esc10".
-        source_dir: the folder with `meta/` and `audio/`, or None to download it.
-        data_dir: for what is prepared, or None for the default. A source whose files
-            have changed is prepared anew.
-        sample_rate: of the audio wanted, in Hz.
-        seed: not used; there is nothing random in it.
+        settings: source_dir is the folder with `meta/` and `audio/`, or None to
+            download it.
 
     Raises:
         InputError: for a source that is missing or faulty, with all that is wrong.
     """
-    del seed
-    store = folders.data_dir(data_dir)
-    if source_dir is None:
+    store, sample_rate = folders.data_dir(settings.data_dir), settings.sample_rate
+    if settings.source_dir is None:
         source = download.fetch(RELEASE, store)
     else:
-        source = Path(source_dir).expanduser()
+        source = Path(settings.source_dir).expanduser()
     table = read_table(name, source)
     folder = store / f"{name}-{sample_rate}Hz-{table.key(sample_rate)}"
     builder = _open(table, sample_rate, folder)

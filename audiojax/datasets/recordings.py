@@ -1,11 +1,66 @@
-"""What every data set gives: its clips' names, labels and folds, and their audio."""
+"""What every data set is asked, and what it gives: clips' names, labels and audio."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
+
+from audiojax.errors import InputError
+
+SPLITS = (None, "stratified", "random")
+ON_BAD_FILE = ("error", "skip")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that a data set may be asked; what does not concern it is left as it is.
+
+    Attributes:
+        source_dir: the folder with the original files, or None to download them.
+        data_dir: the folder for prepared data, or None for the default:
+            $AUDIOJAX_DATA_DIR or ~/.cache/audiojax.
+        sample_rate: of the audio wanted, in Hz.
+        seed: of data sets that are made by code, and of folds that are made.
+        split: None for the data set's own folds; "stratified" for folds with the same
+            shares of every class, the clips of a recording together; "random" for folds
+            that take no notice of recordings.
+        num_folds: how many folds are made, where they are made.
+        split_dir: a folder with published lists of clips, where a data set has such.
+        on_bad_file: "error", or "skip" to leave out files that can't be used.
+        allow_leaks: go on where training and test share a recording or a file.
+
+    Raises:
+        InputError: for a choice that does not exist, or a number out of range.
+    """
+
+    source_dir: str | None = None
+    data_dir: str | None = None
+    sample_rate: int
+    seed: int = 0
+    split: str | None = None
+    num_folds: int = 5
+    split_dir: str | None = None
+    on_bad_file: str = "error"
+    allow_leaks: bool = False
+
+    def __post_init__(self):
+        choices = {"split": SPLITS, "on_bad_file": ON_BAD_FILE}
+        for name, known in choices.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise InputError(
+                    f"config.data.{name} is {value!r}; give one of "
+                    f"{', '.join(map(repr, known))}"
+                )
+        least = {"sample_rate": 1, "seed": 0, "num_folds": 2}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise InputError(
+                    f"{name} is {getattr(self, name)}; give at least {smallest}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,15 +69,25 @@ class Clip:
 
     Attributes:
         filename: unique within the data set.
-        label: class number, from 0.
+        labels: class numbers, from 0: one, unless the data set is multi-label.
         fold: the part of the data set it stands in, from 1.
         source: the recording it was cut from; clips of one recording sound alike.
     """
 
     filename: str
-    label: int
+    labels: tuple[int, ...]
     fold: int
     source: str
+
+    @property
+    def label(self) -> int:
+        """The only label.
+
+        Raises:
+            ValueError: if there is not exactly one.
+        """
+        (label,) = self.labels
+        return label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +101,9 @@ class Info:
         clips: by clip number.
         shared_sources: recordings that the publisher's own folds have on both sides.
             Results are comparable only if those folds are kept as they are.
+        multi_label: whether a clip may have several labels, or none.
+        official_folds: whether the folds are the publisher's; False for made ones.
+        report: what was noticed while the audio was prepared, in words of JSON.
     """
 
     name: str
@@ -43,6 +111,9 @@ class Info:
     sample_rate: int
     clips: tuple[Clip, ...]
     shared_sources: tuple[str, ...] = ()
+    multi_label: bool = False
+    official_folds: bool = True
+    report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def folds(self) -> tuple[int, ...]:

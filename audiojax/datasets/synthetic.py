@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from audiojax.datasets.recordings import Clip, Info, Recordings
+from audiojax.datasets.recordings import Clip, Info, Recordings, Settings
 from audiojax.errors import InputError
 
 # Part of the fingerprint: count it up with any change of the sounds.
@@ -227,7 +227,7 @@ def create(
         for index, label in enumerate(labels)
     ]
     clips = tuple(
-        Clip(name, int(label), index // per_fold + 1, source=name)
+        Clip(name, (int(label),), index // per_fold + 1, source=name)
         for index, (name, label) in enumerate(zip(names, labels, strict=True))
     )
     content = (VERSION, seed, sample_rate, num_folds, clips_per_class, size)
@@ -239,28 +239,18 @@ def create(
     )
 
 
-def load(
-    *,
-    source_dir: str | None,
-    data_dir: str | None,
-    sample_rate: int,
-    seed: int = 0,
-) -> Recordings:
+def load(settings: Settings) -> Recordings:
     """The default data set of a seed: 400 clips of two seconds in five folds.
 
     Args:
-        source_dir: must be None; there are no files.
-        data_dir: not used; nothing is stored.
-        sample_rate: in Hz.
-        seed: of all that is random.
+        settings: of which sample_rate and seed are used; nothing is stored.
 
     Raises:
         InputError: if a source_dir is given.
     """
-    del data_dir
-    if source_dir is not None:
+    if settings.source_dir is not None:
         raise InputError(
-            f"source_dir is {source_dir!r}, but the synthetic sounds are made by code; "
-            "leave it out, or choose another data set to read it"
+            f"source_dir is {settings.source_dir!r}, but the synthetic sounds are made "
+            "by code; leave it out, or choose another data set to read it"
         )
-    return create(seed=seed, sample_rate=sample_rate)
+    return create(seed=settings.seed, sample_rate=settings.sample_rate)
