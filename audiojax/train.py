@@ -22,7 +22,7 @@ from audiojax.augment import Augment
 from audiojax.checkpoints import Checkpoints
 from audiojax.classifier import Classifier, Variables
 from audiojax.config import Config
-from audiojax.datasets import Info, Recordings, batches
+from audiojax.datasets import Info, Recordings, batches, checks
 from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -200,12 +200,14 @@ def batch_devices(batch_size: int) -> list[Any]:
     return devices[:count]
 
 
-def split(info: Info, fold: int) -> tuple[np.ndarray, np.ndarray]:
+def split(
+    info: Info, fold: int, *, allow_leaks: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Clip numbers to train on and to test on.
 
     Raises:
-        InputError: if the data set has no such fold, or only it, or a source recording
-            has clips on both sides.
+        InputError: if the data set has no such fold, or only it, if a class is tested
+            and never trained, or a source recording has clips on both sides.
     """
     if fold not in info.folds or len(info.folds) < 2:
         raise InputError(
@@ -214,7 +216,7 @@ def split(info: Info, fold: int) -> tuple[np.ndarray, np.ndarray]:
         )
     folds = np.array([clip.fold for clip in info.clips])
     train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-    batches.check_disjoint(info, train, test)
+    checks.check_split(info, train, test, allow_leaks=allow_leaks)
     return train, test
 
 
@@ -237,8 +239,8 @@ def open_data(config: Config, recordings: Recordings) -> Data:
         recordings,
         key=repr(parts.log_mel),
         shape=parts.image_shape,
-        compute=jax.jit(parts.image),
-        num_samples=parts.num_samples,
+        compute=jax.jit(parts.batch_image),
+        clipping=parts.clipping,
         batch_size=config.batch_size,
         cache_dir=config.data.data_dir,
     )
@@ -260,7 +262,9 @@ class Trainer:
             InputError: for what can't be built.
         """
         self.config, self.data, self.run = config, data, run
-        self.train_indices, self.test_indices = split(data.info, run.fold)
+        self.train_indices, self.test_indices = split(
+            data.info, run.fold, allow_leaks=config.data.allow_leaks
+        )
         self.steps_per_epoch = batches.num_batches(
             len(self.train_indices), config.batch_size
         )
@@ -295,7 +299,7 @@ class Trainer:
             self.data.recordings,
             indices,
             batch_size=self.config.batch_size,
-            num_samples=self.classifier.num_samples,
+            clipping=self.classifier.clipping,
             image=self.data.images,
         )
 
@@ -304,7 +308,7 @@ class Trainer:
             self.data.recordings,
             self.train_indices,
             batch_size=self.config.batch_size,
-            num_samples=self.classifier.num_samples,
+            clipping=self.classifier.clipping,
             seed=self.run.seed,
             epoch=epoch,
             start=start,

@@ -30,6 +30,13 @@ def get_config() -> Config:
     # Where prepared data are kept; without it ~/.cache/audiojax.
     config.data.data_dir = config_dict.placeholder(str)
     config.data.clip_seconds = 5.0
+    # What is done with clips of another length. "pad": zeros after the shorter, the
+    # longer cut at the end; "repeat": the shorter repeated, the longer cut; "crop": of
+    # the longer a random window in training, the mean logits of several in evaluation;
+    # "stretch": images of the shorter stretched to full width, the longer cut.
+    config.data.clip_mode = "pad"
+    # With "crop", the most windows of a clip in evaluation; no more than cover it.
+    config.data.num_windows = 10
     # "spectrogram": each clip's image is made once; "audio": in the compiled step.
     config.data.stage = "spectrogram"
     # Of a data set that is made by code.

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from audiojax.datasets import Clip, Info, Recordings, batches, synthetic
+from audiojax.datasets.windows import Clipping
 from audiojax.errors import InputError
 
 SIZE = 100  # samples asked for
+PAD = Clipping("pad", SIZE)
 
 
 def make_recordings(n=10, lengths=None, sources=None, name="sounds", shared=()):
@@ -28,14 +30,14 @@ def make_recordings(n=10, lengths=None, sources=None, name="sounds", shared=()):
 
 
 def train(recordings, indices, batch_size, **settings):
-    given = {"num_samples": SIZE, "seed": 0, "epoch": 0, **settings}
+    given = {"clipping": PAD, "seed": 0, "epoch": 0, **settings}
     return list(
         batches.train_batches(recordings, indices, batch_size=batch_size, **given)
     )
 
 
 def evaluate(recordings, indices, batch_size, **settings):
-    given = {"num_samples": SIZE, **settings}
+    given = {"clipping": PAD, **settings}
     return list(
         batches.eval_batches(recordings, indices, batch_size=batch_size, **given)
     )
@@ -121,7 +123,9 @@ def test_starting_later_gives_the_tail_and_reads_no_more(start):
 def test_same_seed_same_bits_with_real_sounds():
     recordings = synthetic.create(seconds=0.25, sample_rate=8000, num_folds=1)
     runs = [
-        train(recordings, range(80), 16, num_samples=recordings.num_samples)
+        train(
+            recordings, range(80), 16, clipping=Clipping("pad", recordings.num_samples)
+        )
         for _ in range(2)
     ]
     assert_same(*runs)
@@ -141,7 +145,7 @@ def test_short_clips_are_filled_with_zeros_and_long_ones_cut(caplog):
     assert "the longest by 0.250 s" in caplog.text
     evaluate(recordings, range(5), 5)
     assert len(caplog.records) == 1  # once is enough
-    evaluate(recordings, range(5), 5, num_samples=300)
+    evaluate(recordings, range(5), 5, clipping=Clipping("pad", 300))
     assert "1 of 5 clips are longer than 0.300 s" in caplog.text
 
 
@@ -167,10 +171,11 @@ def test_what_can_t_be_batched_is_refused():
 
 def test_an_epoch_left_early_does_not_keep_the_program_from_ending(repo_root):
     code = """
-from audiojax.datasets import batches, synthetic
+from audiojax.datasets import batches, synthetic, windows
 recordings = synthetic.create(num_folds=1)
+clipping = windows.Clipping("pad", 44100)
 stream = batches.train_batches(
-    recordings, range(80), batch_size=8, num_samples=44100, seed=0, epoch=0
+    recordings, range(80), batch_size=8, clipping=clipping, seed=0, epoch=0
 )
 print(next(stream)["audio"].shape)
 """
@@ -184,9 +189,9 @@ print(next(stream)["audio"].shape)
     assert (done.returncode, done.stdout, done.stderr) == (0, "(8, 44100)\n", "")
 
 
-def compute(audio):
+def compute(batch):
     """Stands in for the log-mel: [B, T] -> [B, 2, 3, 1]."""
-    return audio[:, :6].reshape(-1, 2, 3, 1) * 2
+    return batch["audio"][:, :6].reshape(-1, 2, 3, 1) * 2
 
 
 def cache(recordings, folder, **settings):
@@ -194,7 +199,7 @@ def cache(recordings, folder, **settings):
         "key": "a",
         "shape": (2, 3, 1),
         "compute": compute,
-        "num_samples": SIZE,
+        "clipping": PAD,
         "batch_size": 4,
         "cache_dir": str(folder),
         **settings,
@@ -223,7 +228,7 @@ def test_images_are_keyed_by_content_settings_and_length(tmp_path):
     recordings, _ = make_recordings()
     cache(recordings, tmp_path)
     cache(recordings, tmp_path, key="b")
-    cache(recordings, tmp_path, num_samples=50)
+    cache(recordings, tmp_path, clipping=Clipping("pad", 50))
     cache(make_recordings(name="other")[0], tmp_path)
     assert len(list(tmp_path.glob("log_mel-*.npy"))) == 4
 
@@ -231,19 +236,19 @@ def test_images_are_keyed_by_content_settings_and_length(tmp_path):
 def test_all_batches_of_images_have_one_size(tmp_path):
     sizes = []
 
-    def noted(audio):
-        sizes.append(audio.shape)
-        return compute(audio)
+    def noted(batch):
+        sizes.append(batch["audio"].shape)
+        return compute(batch)
 
     cache(make_recordings()[0], tmp_path, compute=noted)
     assert sizes == [(4, SIZE)] * 3
 
 
 def test_images_that_failed_leave_nothing(tmp_path):
-    def failing(audio):
-        if audio[0, 0] > 0.1:
+    def failing(batch):
+        if batch["audio"][0, 0] > 0.1:
             raise KeyboardInterrupt
-        return compute(audio)
+        return compute(batch)
 
     recordings, _ = make_recordings()
     with pytest.raises(KeyboardInterrupt):
@@ -279,24 +284,3 @@ def test_damaged_images_are_told(tmp_path):
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(InputError, match=r"is damaged .*: delete it"):
         cache(recordings, tmp_path)
-
-
-def test_a_recording_on_both_sides_is_refused():
-    sources = ["x", "y", "x", "z", "y", "w", "v", "u", "t", "s"]
-    info = make_recordings(sources=sources)[0].info
-    batches.check_disjoint(info, [0, 2, 3], [1, 4, 5])
-    with pytest.raises(InputError) as error:
-        batches.check_disjoint(info, [0, 1, 3], [2, 4, 5])
-    assert "2 source recordings are on both sides" in str(error.value)
-    assert "0.wav and 2.wav; 1.wav and 4.wav" in str(error.value)
-    with pytest.raises(InputError, match=r"3\.wav and 3\.wav"):
-        batches.check_disjoint(info, [3], [3])
-
-
-def test_recordings_that_the_publisher_shares_are_warned_of(caplog):
-    sources = ["x", "y", "x", "z", "y", "w", "v", "u", "t", "s"]
-    info = make_recordings(sources=sources, shared=("x",))[0].info
-    batches.check_disjoint(info, [0], [2])
-    assert "share 1 recordings" in caplog.text
-    with pytest.raises(InputError, match="1 source recordings"):
-        batches.check_disjoint(info, [0, 1], [2, 4])

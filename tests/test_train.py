@@ -139,7 +139,7 @@ def test_standardisation_uses_the_training_clips_alone(config, make_trainer):
     trainer = make_trainer()
     image = jax.jit(trainer.classifier.image)
     audio = [
-        trainer.data.recordings.audio(i)[: trainer.classifier.num_samples]
+        trainer.data.recordings.audio(i)[: trainer.classifier.clipping.num_samples]
         for i in trainer.train_indices
     ]
     images = np.asarray(image(np.stack(audio)), np.float64)
@@ -191,7 +191,7 @@ def test_an_unknown_fold_is_named(config, fold, named):
 
 def test_one_recording_on_both_sides_is_refused(config):
     info = recordings_for(config).info
-    shared = dataclasses.replace(info.clips[0], fold=info.clips[-1].fold, label=0)
+    shared = dataclasses.replace(info.clips[0], fold=info.clips[-1].fold, labels=(0,))
     leaking = dataclasses.replace(info, clips=(*info.clips, shared))
     with pytest.raises(InputError, match=str(shared.source)):
         train.split(leaking, info.clips[0].fold)
