@@ -18,7 +18,7 @@ from etils import epath
 
 from audiojax import datasets, evaluate, files
 from audiojax.config import Config
-from audiojax.datasets import Info
+from audiojax.datasets import Info, checks
 from audiojax.errors import InputError
 from audiojax.train import Run, Trainer, open_data
 
@@ -30,6 +30,7 @@ MAY_CHANGE = (
     "sweep.seeds",
     "data.source_dir",
     "data.data_dir",
+    "data.split_dir",
     "checkpoint_seconds",
     "tensorboard",
 )
@@ -185,16 +186,23 @@ def _finished(
 
 
 def load(config: Config) -> datasets.Recordings:
-    """The recordings that the config names."""
-    return datasets.load(
+    """The recordings that the config names; their classes and counts are logged."""
+    recordings = datasets.load(
         config.data.name,
         datasets.Settings(
             source_dir=config.data.source_dir,
             data_dir=config.data.data_dir,
             sample_rate=config.features.sample_rate,
             seed=config.data.seed,
+            split=config.data.split,
+            num_folds=config.data.num_folds,
+            split_dir=config.data.split_dir,
+            on_bad_file=config.data.on_bad_file,
+            allow_leaks=config.data.allow_leaks,
         ),
     )
+    logger.info(checks.summary(recordings.info, recordings.lengths))
+    return recordings
 
 
 def train(config: Config, workdir: epath.PathLike) -> dict[str, Any]:

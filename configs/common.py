@@ -39,8 +39,21 @@ def get_config() -> Config:
     config.data.num_windows = 10
     # "spectrogram": each clip's image is made once; "audio": in the compiled step.
     config.data.stage = "spectrogram"
-    # Of a data set that is made by code.
+    # Of sounds that are made by code, and of folds that are made here.
     config.data.seed = 0
+    # None: the data set's own folds, or "stratified" where it has none; "stratified":
+    # equal shares of every class, a recording's clips together; "random": a recording
+    # may be on both sides, an error wherever one could be.
+    config.data.split = config_dict.placeholder(str)
+    # How many folds are made, where they are made.
+    config.data.num_folds = 5
+    # Folder with published lists of clips, where a data set has such.
+    config.data.split_dir = config_dict.placeholder(str)
+    # "error", or "skip": files that can't be used are left out, and named in
+    # results.json.
+    config.data.on_bad_file = "error"
+    # Go on where training and test share a recording or a file.
+    config.data.allow_leaks = False
 
     config.features = features("esc50")
 

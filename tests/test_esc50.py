@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import soxr
 
-from audiojax.datasets import audio, batches
+from audiojax.datasets import audio, checks
 from audiojax.errors import InputError
 from tests import sound_tree
 
@@ -264,7 +264,7 @@ def test_the_release_s_own_shared_recordings_are_known(tree, store, caplog):
     sound_tree.write_csv(tree, rows)
     info = sound_tree.load("esc50", tree, store).info
     assert info.shared_sources == ("209698",)
-    batches.check_disjoint(info, range(4), range(4, 12))
+    checks.check_disjoint(info, range(4), range(4, 12))
     assert "share 1 recordings between training and test: 1-1000-A" in caplog.text
 
 
@@ -289,7 +289,7 @@ def test_esc10_itself(esc10_dir, store):
     assert recordings.info.classes[4] == "crackling_fire"
     assert recordings.info.shared_sources == ()
     for fold in recordings.info.folds:
-        batches.check_disjoint(
+        checks.check_disjoint(
             recordings.info,
             np.flatnonzero(folds != fold),
             np.flatnonzero(folds == fold),

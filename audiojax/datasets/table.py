@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from audiojax.datasets.recordings import Clip, Info
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -51,3 +53,19 @@ class Table:
     shared_sources: tuple[str, ...] = ()
     known_broken: tuple[str, ...] = ()
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def info(self, sample_rate: int) -> Info:
+        """What is known to who uses the data set, at the rate wanted in Hz."""
+        return Info(
+            name=self.name,
+            classes=self.classes,
+            sample_rate=sample_rate,
+            clips=tuple(
+                Clip(row.filename, row.labels, row.fold, row.source)
+                for row in self.rows
+            ),
+            shared_sources=self.shared_sources,
+            multi_label=self.multi_label,
+            official_folds=self.official_folds,
+            report=self.report,
+        )
