@@ -29,8 +29,9 @@ def check_info(info: Info, *, allow_leaks: bool = False) -> None:
 
     Raises:
         InputError: if there are no two clips, or no two classes (one is enough where a
-            clip may have none), if classes differ only in case or blanks, or if clips
-            of one source are in several folds and the publisher's are not so.
+            clip may have none), if classes differ only in case or blanks, if a class
+            has all of its clips in one fold, or if clips of one source are in several
+            folds and the publisher's are not so.
     """
     if len(info.clips) < 2:
         names = [clip.filename for clip in info.clips]
@@ -44,6 +45,7 @@ def check_info(info: Info, *, allow_leaks: bool = False) -> None:
             "two: give the folder above the classes' own, or a class for all the rest"
         )
     _check_names(info)
+    _check_folds(info)
     sources = [clip.source for clip in info.clips]
     pairs = _shared(info.clips, sources, [clip.fold for clip in info.clips])
     _refuse(
@@ -216,6 +218,27 @@ def _check_names(info: Info) -> None:
         )
     if blank := [name for name in info.classes if not name.strip()]:
         raise InputError(f"{info.name} has a class without a name: {blank[0]!r}")
+
+
+def _check_folds(info: Info) -> None:
+    """Refuses classes without clips, and those that one fold has all clips of."""
+    folds: list[set[int]] = [set() for _ in info.classes]
+    for clip in info.clips:
+        for label in clip.labels:
+            folds[label].add(clip.fold)
+    by_name = list(zip(map(repr, info.classes), folds, strict=True))
+    if empty := [name for name, found in by_name if not found]:
+        raise InputError(f"{info.name} has no clips of {listed(empty)}; leave it out")
+    if len(info.folds) < 2:
+        raise InputError(
+            f"{info.name} has all clips in fold {info.clips[0].fold}; training and "
+            "testing need two folds or more"
+        )
+    if alone := [f"{name} in {min(at)}" for name, at in by_name if len(at) == 1]:
+        raise InputError(
+            f"{info.name} has all clips of a class in one fold: {listed(alone)}; where "
+            "that is tested, the class is not trained: spread its clips over the folds"
+        )
 
 
 def _shared(

@@ -73,7 +73,7 @@ def stratified(
     if num_folds < 2:
         raise InputError(f"num_folds is {num_folds}; give at least 2")
     counts, place = _count(
-        labels, sources, num_folds, f"{num_folds} folds; give a smaller num_folds"
+        labels, sources, num_folds, f"{num_folds} folds; lower config.data.num_folds"
     )
     wanted = np.tile(counts.sum(axis=0) / num_folds, (num_folds, 1))
     return _assign(counts, wanted, seed)[place] + 1
@@ -134,8 +134,8 @@ def _count(
     ]
     if few:
         raise InputError(
-            f"each class needs clips of at least {least} recordings for {purpose}, or "
-            f"add recordings: {listed(few)}"
+            f"each class needs at least {least} recordings for {purpose}, or add "
+            f"recordings: {listed(few)}"
         )
     return counts, np.array([row[source] for source in sources])
 
