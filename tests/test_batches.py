@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
 
-from audiojax.datasets import Clip, Info, Recordings, batches, synthetic
-from audiojax.datasets.windows import Clipping
+from audiojax.datasets import Clip, Info, Recordings, audio, batches, synthetic
+from audiojax.datasets.windows import MODES, Clipping
 from audiojax.errors import InputError
 
 SIZE = 100  # samples asked for
@@ -478,6 +479,49 @@ def test_images_of_windows_are_those_of_the_audio(tmp_path):
     for left, right in zip(audio, found, strict=True):
         np.testing.assert_array_equal(compute(left), right["image"])
         np.testing.assert_array_equal(left["index"], right["index"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("seed", range(5))
+def test_any_length_rate_and_number_of_channels(mode, seed, tmp_path):
+    """Files from one sample to 10 minutes, 4 to 192 kHz, 1 to 8 channels."""
+    random, rates = np.random.default_rng(seed), []
+    frames = [1, 2, 5, 50, *np.exp(random.uniform(0, np.log(40000), 8)).astype(int)]
+    for i, size in enumerate(frames):
+        rates.append(int(random.integers(4000, 192001)))
+        shape = (size, int(random.integers(1, 9)))
+        sounds = random.uniform(-1, 1, shape)
+        soundfile.write(tmp_path / f"{i}.wav", sounds, rates[-1])
+    if seed == 0:
+        rates.append(4000)
+        sounds = random.uniform(-1, 1, 600 * 4000)
+        soundfile.write(tmp_path / f"{len(frames)}.wav", sounds, 4000)
+    n, rate = len(rates), 4000
+    samples = [audio.read(tmp_path / f"{i}.wav", rate) / 32768 for i in range(n)]
+    lengths = np.array([len(clip) for clip in samples])
+    seconds = np.array([*frames, *[600 * 4000] * (seed == 0)]) / rates
+    # As long as the file, but for less than a sample, and none empty.
+    assert np.abs(lengths - np.maximum(seconds * rate, 1)).max() < 1
+    recordings = dataclasses.replace(
+        make_recordings(n, lengths=lengths, name=f"any {seed}")[0],
+        read=samples.__getitem__,
+        in_memory=True,
+    )
+    given = {"clipping": Clipping(mode, 2000, 5), "batch_size": 4}
+    evaluated = list(evaluate(recordings, range(n), **given))
+    trained = list(train(recordings, range(n), **given))
+    for batch in evaluated + trained:
+        assert batch["audio"].shape == (4, 2000)
+        assert np.isfinite(batch["audio"]).all()
+        assert np.abs(batch["audio"]).max() <= 1
+    counted = [
+        np.concatenate([batch["index"][batch["mask"] > 0] for batch in epoch])
+        for epoch in (evaluated, trained)
+    ]
+    np.testing.assert_array_equal(np.unique(counted[0]), np.arange(n))
+    np.testing.assert_array_equal(np.sort(counted[1]), np.arange(n))
+    if mode != "crop":
+        np.testing.assert_array_equal(counted[0], np.arange(n))
 
 
 def test_training_draws_each_of_the_cached_windows(tmp_path):
