@@ -233,13 +233,14 @@ def _contradictions(lines: list[Line], multi_label: bool) -> list[str]:
 
 def _unusable(path: Path, name: str, root: Path) -> str | None:
     """Why a path can't be a sound file; None if it can."""
-    if wrong := outside(path, root):
-        return f"{name} {wrong}"
-    if path.is_dir():
-        return f"{name} is a folder, not a sound file"
-    if not path.exists():
+    try:
+        if wrong := outside(path, root):
+            return f"{name} {wrong}"
+        if path.is_dir():
+            return f"{name} is a folder, not a sound file"
+        if path.is_file():
+            return None
         hint = "; write / between folders" if "\\" in name else ""
         return f"{name} is not in {root}{hint}"
-    if not path.is_file():
-        return f"{name} is neither a file nor a folder"
-    return None
+    except (OSError, ValueError) as error:  # too long, or not a name at all
+        return f"{name!r} can't be a file ({error})"

@@ -107,14 +107,12 @@ def fold_order(names: Sequence[str]) -> list[str]:
 
 
 def outside(path: Path, root: Path) -> str | None:
-    """What is wrong with a path that is a symbolic link; None if nothing is."""
-    if not path.is_symlink():
-        return None
+    """What is wrong with where a path leads to, links followed; None if nothing is."""
     target = path.resolve()
-    if not target.exists():
-        return "is a symbolic link to nothing"
     if not target.is_relative_to(root.resolve()):
         return "is a symbolic link out of the folder"
+    if path.is_symlink() and not target.exists():
+        return "is a symbolic link to nothing"
     return None
 
 
@@ -148,14 +146,16 @@ def _files(root: Path, depth: int) -> tuple[list[str], list[str]]:
     """
     sounds, others, problems = [], [], []
     seen: dict[Path, str] = {}
+    true_root = root.resolve()
     for path in _walk(root, root, problems):
         name = path.relative_to(root).as_posix()
+        target = path.resolve() if path.is_symlink() else true_root / name
         if path.suffix.lower() not in SUFFIXES:
             others.append(name)
         elif name.count("/") < depth:
             problems.append(f"{name} is in no class's folder")
-        elif (first := seen.setdefault(path.resolve(), name)) != name:
-            problems.append(f"{name} is a symbolic link to {first}, which is there too")
+        elif (first := seen.setdefault(target, name)) != name:
+            problems.append(f"{first} and {name} are one file, by a symbolic link")
         else:
             sounds.append(name)
     if problems:
@@ -167,7 +167,7 @@ def _walk(folder: Path, root: Path, problems: list[str]) -> Iterator[Path]:
     """All files that are not hidden, by name; what can't be followed is a problem."""
     for path in _entries(folder):
         name = path.relative_to(root).as_posix()
-        if wrong := outside(path, root):
+        if path.is_symlink() and (wrong := outside(path, root)):
             problems.append(f"{name} {wrong}")
         elif path.is_dir() and path.is_symlink():
             problems.append(f"{name} is a symbolic link to a folder of the same tree")

@@ -39,10 +39,11 @@ def check_info(info: Info, *, allow_leaks: bool = False) -> None:
         raise InputError(
             f"{info.name} has {found}; training and testing need several of each class"
         )
-    if info.num_classes < 2 and not info.multi_label:
+    if info.num_classes < (1 if info.multi_label else 2):
+        found = f"one class only ({info.classes[0]!r})" if info.classes else "no class"
         raise InputError(
-            f"{info.name} has one class only ({info.classes[0]!r}); a classifier needs "
-            "two: give the folder above the classes' own, or a class for all the rest"
+            f"{info.name} has {found}; a classifier needs two: give the folder above "
+            "the classes' own, or a class for all the rest"
         )
     _check_names(info)
     _check_folds(info)
