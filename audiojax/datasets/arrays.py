@@ -64,6 +64,8 @@ def from_arrays(
     if sample_rate < 1:
         raise InputError(f"sample_rate is {sample_rate}; give it in Hz, at least 1")
     clips = [np.asarray(clip) for clip in audio]
+    if not clips:
+        raise InputError("audio has no clips; give [N, T], or a list of arrays")
     names = _names(filename, len(clips))
     if problems := [
         f"{name} {wrong}"
@@ -212,9 +214,11 @@ def _from_columns(
     """As `_labels`, from [N, classes] with 0 and 1."""
     names = [str(i) for i in range(labels.shape[1])] if classes is None else classes
     if len(names) != labels.shape[1] or not np.isin(labels, (0, 1)).all():
+        strange = np.setdiff1d(labels, (0, 1))[:3].tolist()
         raise InputError(
-            f"label has shape {labels.shape} and values from {labels.min()} to "
-            f"{labels.max()}; give 0 and 1, one column for each of {len(names)} classes"
+            f"label has shape {labels.shape}"
+            + (f" and values like {', '.join(map(repr, strange))}" if strange else "")
+            + f"; give 0 and 1, one column for each of {len(names)} classes"
         )
     if (labels.sum(axis=1) == 1).all():
         logger.warning(
