@@ -320,7 +320,6 @@ def test_threads_do_not_fetch_far_ahead():
     assert not asked
     next(stream)
     assert len(asked) <= batches.PARALLEL + batches.PREFETCH
-    stream.close()
 
 
 def test_images_are_given_instead_of_audio():

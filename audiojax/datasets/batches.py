@@ -96,9 +96,9 @@ def train_batches(
     seed: int,
     epoch: int,
     start: int = 0,
+    rows: slice = slice(None),
     image: Any = None,
     weights: np.ndarray | None = None,
-    rows: slice | None = None,
 ) -> Iterator[Batch]:
     """The batches of one epoch, in its order.
 
@@ -116,11 +116,11 @@ def train_batches(
         seed: of the run.
         epoch: from 0.
         start: batches of the epoch to leave out; none of their clips is read.
+        rows: which rows of every batch to give, where processes share them; clips of
+            the other rows are not read.
         image: [W, mel, frames, C] as `image_cache` gives it, instead of audio.
         weights: [n] to draw the epoch's n clips by, with replacement; None to take
             each once.
-        rows: which rows of every batch are given, the others being another process's;
-            None for all. Clips of other rows are not read.
 
     Returns:
         An iterator of {"audio": float32 [B, num_samples] or "image": float32
@@ -154,10 +154,10 @@ def eval_batches(
     *,
     batch_size: int,
     clipping: Clipping,
+    rows: slice = slice(None),
     image: Any = None,
-    rows: slice | None = None,
 ) -> Iterator[Batch]:
-    """Batches of all windows of the clips as given; the last window fills the last one.
+    """Batches of all windows of the clips as given; the last one fills up the rows.
 
     Windows of a clip follow each other, over the end of a batch if need be.
     Arguments, batches and errors are those of `train_batches`.
@@ -182,7 +182,7 @@ def _rows(
     fill: Callable[[np.ndarray], np.ndarray],
     *,
     start: int = 0,
-    rows: slice | None,
+    rows: slice,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which of n examples stand in which row, and a mask: both [batches, B]."""
     if batch_size < 1:
@@ -190,7 +190,7 @@ def _rows(
     if n < 1:
         raise InputError("there are no clips to make batches of")
     row = np.arange(num_batches(n, batch_size) * batch_size).reshape(-1, batch_size)
-    row = row[start:, slice(None) if rows is None else rows]
+    row = row[start:, rows]
     return fill(row), (row < n).astype(np.float32)
 
 
