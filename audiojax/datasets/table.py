@@ -43,6 +43,8 @@ class Table:
         known_broken: file names that are known to be broken as published: left out
             with a warning if they can't be read, whatever `Settings.on_bad_file` says.
         report: what was noticed while the layout was read, in words of JSON.
+        description: of the data set, in a sentence.
+        homepage: of the data set, an address.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Table:
     shared_sources: tuple[str, ...] = ()
     known_broken: tuple[str, ...] = ()
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    description: str = ""
+    homepage: str = ""
 
     def info(self, sample_rate: int) -> Info:
         """What is known to who uses the data set, at the rate wanted in Hz."""
