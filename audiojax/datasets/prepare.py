@@ -69,47 +69,49 @@ def open_table(table: Table, settings: Settings) -> Recordings:
         InputError: for sound files that can't be used, all in one; for folds that share
             a recording or a sound; or if the disk is full.
     """
+    from audiojax.datasets.builder import AUDIO, stored_samples
+
     rate, allow_leaks = settings.sample_rate, settings.allow_leaks
     table = splits.chosen(table, settings)
     checks.check_info(table.info(rate), allow_leaks=allow_leaks)
     store = folders.data_dir(settings.data_dir) / f"{table.name}-{rate}Hz"
     store.mkdir(exist_ok=True)
-    builders = _prepared(table, rate, store)
-    places = {
-        note.filename: (builder, place, note)
-        for builder in builders
-        for place, note in enumerate(builder.notes())
-    }
-    notes = {name: note for name, (_, _, note) in places.items()}
-    skipped = _skipped(table, settings, notes, store)
-    rows = tuple(row for row in table.rows if row.filename not in skipped)
-    report = dict(table.report) | _report(rows, skipped, notes, rate)
-    _log(table.name, report)
-    info = dataclasses.replace(table, rows=rows, report=report).info(rate)
+    notes: dict[str, Note] = {}
+    places: dict[str, tuple[Any, int]] = {}
+    for builder in _prepared(table, rate, store):
+        source = builder.source(AUDIO)
+        for place, note in enumerate(builder.notes()):
+            notes[note.filename] = note
+            places[note.filename] = source, place
+    table = _usable(table, settings, notes, store)
+    info = table.info(rate)
     checks.check_info(info, allow_leaks=allow_leaks)
-    kept = [notes[row.filename] for row in rows]
-    checks.check_copies(info, [note.sha256 for note in kept], allow_leaks=allow_leaks)
-    content = [
-        rate,
-        info.classes,
-        [dataclasses.astuple(clip) for clip in info.clips],
-        [note.sha256 for note in kept],
-    ]
+    names = [row.filename for row in table.rows]
+    digests = [notes[name].sha256 for name in names]
+    checks.check_copies(info, digests, allow_leaks=allow_leaks)
+    clips = [dataclasses.astuple(clip) for clip in info.clips]
+    content = json.dumps([rate, info.classes, clips, digests])
     return Recordings(
         info=info,
-        fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
-        lengths=np.array([note.num_samples for note in kept]),
-        read=_reader([places[row.filename][:2] for row in rows]),
+        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
+        lengths=np.array([notes[name].num_samples for name in names]),
+        read=lambda index: stored_samples(*places[names[index]]),
     )
 
 
-def _reader(places: Sequence[tuple[AudioFiles, int]]):
-    """Reads a clip by its number, from its part and its place there."""
-    from audiojax.datasets.builder import AUDIO, stored_samples
+def _usable(
+    table: Table, settings: Settings, notes: Mapping[str, Note], store: Path
+) -> Table:
+    """The table without the files that can't be used, and with a report on all.
 
-    sources = {id(builder): builder for builder, _ in places}
-    sources = {key: builder.source(AUDIO) for key, builder in sources.items()}
-    return lambda index: stored_samples(sources[id(places[index][0])], places[index][1])
+    Raises:
+        InputError: see `_skipped`.
+    """
+    skipped = _skipped(table, settings, notes, store)
+    rows = tuple(row for row in table.rows if row.filename not in skipped)
+    report = dict(table.report) | _report(rows, skipped, notes, settings.sample_rate)
+    _log(table.name, report)
+    return dataclasses.replace(table, rows=rows, report=report)
 
 
 def with_beam(table: Table, settings: Settings, options: Sequence[str]) -> epath.Path:
@@ -125,7 +127,7 @@ def with_beam(table: Table, settings: Settings, options: Sequence[str]) -> epath
         The folder of what is prepared. In a data_dir on a disk, `open_table` finds it.
 
     Raises:
-        InputError: without Apache Beam, or if the pipeline fails.
+        InputError: if there is no Apache Beam.
     """
     try:
         from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMissingImports]
@@ -135,11 +137,13 @@ def with_beam(table: Table, settings: Settings, options: Sequence[str]) -> epath
         raise InputError(
             f"Apache Beam can't be imported ({error}); pip install 'audiojax[beam]'"
         ) from error
+    from audiojax.datasets.builder import AudioFilesByBeam
+
     name = settings.data_dir or ""
     data_dir = epath.Path(name if "://" in name else folders.data_dir(name))
     store = data_dir / f"{table.name}-{settings.sample_rate}Hz"
     part = _part(_files(table), settings.sample_rate, store)
-    builder = _builder(table, part, settings.sample_rate, beam=True)
+    builder = AudioFilesByBeam(**_about(table, part, settings.sample_rate))
     if not builder.data_path.exists():
         store.mkdir(parents=True, exist_ok=True)
         builder.prepare(PipelineOptions(list(options)))
@@ -188,19 +192,23 @@ def _parts(files: Sequence[File]) -> Iterator[list[File]]:
     yield part
 
 
+def _about(table: Table, part: Part, sample_rate: int) -> dict[str, Any]:
+    """What a builder is made with."""
+    return {
+        "name": table.name,
+        "description": table.description or table.name,
+        "homepage": table.homepage,
+        "files": part.files,
+        "sample_rate": sample_rate,
+        "data_dir": part.folder,
+    }
+
+
 def _builder(table: Table, part: Part, sample_rate: int, **options: Any) -> AudioFiles:
     from audiojax.datasets.builder import AudioFiles, quiet
 
     with quiet():
-        return AudioFiles(
-            name=table.name,
-            description=table.description or table.name,
-            homepage=table.homepage,
-            files=part.files,
-            sample_rate=sample_rate,
-            data_dir=part.folder,
-            **options,
-        )
+        return AudioFiles(**_about(table, part, sample_rate), **options)
 
 
 def _prepared(table: Table, sample_rate: int, store: Path) -> list[AudioFiles]:
