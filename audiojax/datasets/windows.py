@@ -178,16 +178,17 @@ def unseen(lengths: np.ndarray, clipping: Clipping, sample_rate: int) -> str | N
     lost = (lengths - seen)[lengths > seen] / sample_rate
     if not len(lost):
         return None
-    seconds = clipping.num_samples / sample_rate
-    if clipping.mode == "crop":
-        most = -(-int(np.max(lengths)) // clipping.num_samples)
-        what = (
-            f"{clipping.num_windows} windows of {seconds:.3f} s: evaluation leaves out "
-            f"what lies between, unless config.data.num_windows is {most}"
+    row = f"{clipping.num_samples / sample_rate:.3f} s"
+    half, most = f"{np.median(lost):.3f} s", f"{lost.max():.3f} s"
+    longer = f"{len(lost)} of {len(lengths)} clips are longer than"
+    if clipping.mode != "crop":
+        return (
+            f"{longer} {row} and are cut at the end: half of them by at most {half}, "
+            f"the longest by {most}"
         )
-    else:
-        what = f"{seconds:.3f} s and are cut at the end"
+    enough = -(-int(np.max(lengths)) // clipping.num_samples)
     return (
-        f"{len(lost)} of {len(lengths)} clips are longer than {what}: half of them by "
-        f"at most {np.median(lost):.3f} s, the longest by {lost.max():.3f} s"
+        f"{longer} {clipping.num_windows} windows of {row}, and evaluation leaves out "
+        f"what lies between: of half of them at most {half}, of the longest {most}; "
+        f"config.data.num_windows={enough} would leave out nothing"
     )
