@@ -76,6 +76,7 @@ def from_arrays(
             f"{len(problems)} of {len(clips)} arrays are no audio: {listed(problems)}"
         )
     class_names, labels = _labels(label, classes, len(clips))
+    checks.check_names(NAME, class_names)
     sources = names if group is None else _text(group, "group", len(clips))
     folds = [1] * len(clips) if fold is None else _folds(fold, len(clips))
     if fold is None:

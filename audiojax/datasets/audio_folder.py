@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -108,12 +109,17 @@ def fold_order(names: Sequence[str]) -> list[str]:
 
 def outside(path: Path, root: Path) -> str | None:
     """What is wrong with where a path leads to, links followed; None if nothing is."""
-    target = path.resolve()
-    if not target.is_relative_to(root.resolve()):
+    target = _target(path)
+    if not target.is_relative_to(_target(root)):
         return "is a symbolic link out of the folder"
-    if path.is_symlink() and not target.exists():
+    if path.is_symlink() and not os.path.exists(path):
         return "is a symbolic link to nothing"
     return None
+
+
+def _target(path: Path) -> Path:
+    """Where a path leads to; unlike `Path.resolve` it bears links in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _hidden(path: Path) -> bool:
@@ -146,10 +152,10 @@ def _files(root: Path, depth: int) -> tuple[list[str], list[str]]:
     """
     sounds, others, problems = [], [], []
     seen: dict[Path, str] = {}
-    true_root = root.resolve()
+    true_root = _target(root)
     for path in _walk(root, root, problems):
         name = path.relative_to(root).as_posix()
-        target = path.resolve() if path.is_symlink() else true_root / name
+        target = _target(path) if path.is_symlink() else true_root / name
         if path.suffix.lower() not in SUFFIXES:
             others.append(name)
         elif name.count("/") < depth:

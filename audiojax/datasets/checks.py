@@ -45,7 +45,7 @@ def check_info(info: Info, *, allow_leaks: bool = False) -> None:
             f"{info.name} has {found}; a classifier needs two: give the folder above "
             "the classes' own, or a class for all the rest"
         )
-    _check_names(info)
+    check_names(info.name, info.classes)
     _check_folds(info)
     sources = [clip.source for clip in info.clips]
     pairs = _shared(info.clips, sources, [clip.fold for clip in info.clips])
@@ -56,6 +56,27 @@ def check_info(info: Info, *, allow_leaks: bool = False) -> None:
         "put the clips of a recording into one fold",
         allow_leaks,
     )
+
+
+def check_names(name: str, classes: Sequence[str]) -> None:
+    """Checks that no slip of the keyboard has made two classes of one.
+
+    Raises:
+        InputError: if class names of the data set `name` differ only in case, blanks or
+            the way in which Unicode writes them, or one is blank.
+    """
+    spellings = collections.defaultdict(list)
+    for written in classes:
+        plain = unicodedata.normalize("NFC", written).casefold()
+        spellings[" ".join(plain.split())].append(repr(written))
+    twins = [" and ".join(found) for found in spellings.values() if len(found) > 1]
+    if twins:
+        raise InputError(
+            f"{name} has classes that differ only in case or blanks: {listed(twins)}; "
+            "give them one name, or names that differ more"
+        )
+    if blank := spellings.get(""):
+        raise InputError(f"{name} has a class without a name: {blank[0]}")
 
 
 def check_split(
@@ -203,22 +224,6 @@ def summary(info: Info, lengths: np.ndarray) -> str:
     if nothing := sum(not clip.labels for clip in info.clips):
         lines.append(f"  {'(none)':<{width}}  {nothing:>7}")
     return "\n".join(lines)
-
-
-def _check_names(info: Info) -> None:
-    """Refuses classes that a slip of the keyboard has made of one."""
-    spellings = collections.defaultdict(list)
-    for name in info.classes:
-        plain = unicodedata.normalize("NFC", name).casefold()
-        spellings[" ".join(plain.split())].append(repr(name))
-    twins = [" and ".join(names) for names in spellings.values() if len(names) > 1]
-    if twins:
-        raise InputError(
-            f"{info.name} has classes that differ only in case or blanks: "
-            f"{listed(twins)}; give them one name, or names that differ more"
-        )
-    if blank := [name for name in info.classes if not name.strip()]:
-        raise InputError(f"{info.name} has a class without a name: {blank[0]!r}")
 
 
 def _check_folds(info: Info) -> None:

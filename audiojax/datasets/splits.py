@@ -36,8 +36,10 @@ def made(table: Table, settings: Settings, sources: Sequence[str]) -> Table:
     """The table with stratified folds, clips of one of `sources` [N] together.
 
     Raises:
-        InputError: if a class has fewer sources than there are folds.
+        InputError: if a class has fewer sources than there are folds, which a
+            misspelt one has too.
     """
+    checks.check_names(table.name, table.classes)
     labels = [tuple(table.classes[i] for i in row.labels) for row in table.rows]
     folds = stratified(labels, sources, settings.num_folds, settings.seed).tolist()
     rows = [
