@@ -387,40 +387,76 @@ print(next(stream)["audio"].shape)
     assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
 
 
-def test_memory_does_not_grow_with_the_number_of_clips(repo_root):
-    """10 000 clips, 320 MB in all, by each of the two ways; resident memory in MB."""
-    code = """
-import dataclasses, sys
+RESIDENT = """
+import sys
 import numpy as np
-from audiojax.datasets import batches, synthetic, windows
-from audiojax.datasets.recordings import Clip, Info, Recordings
+from audiojax import datasets
+from audiojax.datasets import batches, windows
 
-def resident():
-    line = next(x for x in open("/proc/self/status") if x.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
+def growth(recordings):
+    # Most MB that are added after the first fifth of an epoch.
+    clipping, sizes = windows.Clipping("pad", recordings.num_samples), []
+    for batch in batches.train_batches(
+        recordings, range(len(recordings)), batch_size=50, clipping=clipping,
+        seed=0, epoch=0,
+    ):
+        lines = open("/proc/self/status")
+        line = next(x for x in lines if x.startswith("VmRSS"))
+        sizes.append(int(line.split()[1]) / 1024)
+    fifth = len(sizes) // 5
+    return max(sizes[fifth:]) - max(sizes[:fifth])
+"""
 
+
+def growths(repo_root, code, *arguments):
+    """The numbers that the code prints, which can call `growth`."""
+    done = subprocess.run(
+        [sys.executable, "-c", RESIDENT + code, *map(str, arguments)],
+        cwd=repo_root,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return [float(line) for line in done.stdout.split()]
+
+
+def test_memory_does_not_grow_with_the_number_of_clips(repo_root):
+    """10 000 clips, 320 MB in all, by each of the two ways."""
+    code = """
+import dataclasses
 n, size = 10_000, 8000
-clips = tuple(Clip(str(i), (0,), 1, str(i)) for i in range(n))
-made = Recordings(
-    info=Info("made", ("a",), 8000, clips),
+clips = tuple(datasets.Clip(str(i), (0,), 1, str(i)) for i in range(n))
+made = datasets.Recordings(
+    info=datasets.Info("made", ("a",), 8000, clips),
     fingerprint="",
     lengths=np.full(n, size),
-    read=lambda i: np.random.default_rng(i).random(size, np.float32),
+    read=lambda i: np.full(size, i, np.float32),
 )
-for recordings in (made, dataclasses.replace(made, in_memory=True)):
-    sizes = []
-    for batch in batches.eval_batches(
-        recordings, range(n), batch_size=50, clipping=windows.Clipping("pad", size)
-    ):
-        sizes.append(resident())
-    print(max(sizes[50:]) - sizes[20])
+print(growth(made), growth(dataclasses.replace(made, in_memory=True)))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True
-    )
-    growth = [float(line) for line in done.stdout.split()]
-    assert len(growth) == 2, done.stderr
-    assert max(growth) < 40
+    found = growths(repo_root, code)
+    assert len(found) == 2
+    assert max(found) < 40
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_files(repo_root, tmp_path):
+    """10 000 files in class folders, prepared on the disk."""
+    random = np.random.default_rng(0)
+    for i in range(10_000):
+        path = tmp_path / "sounds" / str(i % 10) / f"{i}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, random.uniform(-0.5, 0.5, 8000), 8000)
+    code = """
+settings = datasets.Settings(
+    source_dir=sys.argv[1], data_dir=sys.argv[2], sample_rate=8000
+)
+recordings = datasets.load("audio_folder", settings)
+assert len(recordings) == 10_000
+print(growth(recordings))
+"""
+    (found,) = growths(repo_root, code, tmp_path / "sounds", tmp_path / "prepared")
+    assert found < 40
 
 
 def compute(batch):
