@@ -7,7 +7,15 @@ import functools
 import os
 from collections.abc import Callable
 
-from audiojax.datasets import audio_csv, audio_folder, esc50, prepare, synthetic
+from audiojax.datasets import (
+    audio_csv,
+    audio_folder,
+    esc50,
+    gtzan,
+    prepare,
+    synthetic,
+    urbansound8k,
+)
 from audiojax.datasets.arrays import from_arrays
 from audiojax.datasets.recordings import Clip, Info, Recordings, Settings
 from audiojax.datasets.table import Table
@@ -33,6 +41,8 @@ __all__ = [
 TABLES: dict[str, Callable[[Settings], Table]] = {
     "esc50": functools.partial(esc50.read, "esc50"),
     "esc10": functools.partial(esc50.read, "esc10"),
+    "urbansound8k": urbansound8k.read,
+    "gtzan": gtzan.read,
     "audio_folder": audio_folder.read,
     "audio_csv": audio_csv.read,
 }

@@ -7,15 +7,23 @@ read: `meta/esc50.csv` and the files it names in `audio/`.
 
 from __future__ import annotations
 
-import collections
-import csv
 import dataclasses
 import logging
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
+
+from etils import epath
 
 from audiojax.datasets import download, folders
 from audiojax.datasets.recordings import Settings, listed
-from audiojax.datasets.table import Row, Table
+from audiojax.datasets.table import (
+    Row,
+    Table,
+    ambiguous,
+    published_lines,
+    repeated,
+    source_folder,
+    whole_number,
+)
 from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -62,19 +70,18 @@ def read(name: str, settings: Settings) -> Table:
     Raises:
         InputError: for a source that is missing, or one for all faulty lines together.
     """
-    if settings.source_dir is None:
-        source = download.fetch(RELEASE, folders.data_dir(settings.data_dir))
-    else:
-        source = Path(settings.source_dir).expanduser()
-    if not source.is_dir():
-        raise InputError(f"source_dir {source} is not a folder; give ESC-50's")
+    source_dir = settings.source_dir
+    if source_dir is None:
+        store = folders.data_dir(settings.data_dir)
+        source_dir = str(download.fetch(RELEASE, store))
+    source = source_folder(source_dir, "ESC-50")
     path = source / "meta" / "esc50.csv"
     if not path.is_file():
         raise InputError(
             f"{source} has no meta/esc50.csv; give the folder that holds ESC-50's "
             "meta/ and audio/ as source_dir"
         )
-    lines = _read_lines(path, source)
+    lines = _read_lines(path, source / "audio")
     if name == "esc10":
         lines = [line for line in lines if line.esc10]
     if not lines:
@@ -117,48 +124,26 @@ def _shared(rows: tuple[Row, ...]) -> tuple[str, ...]:
     )
 
 
-def _read_lines(path: Path, source_dir: Path) -> list[Line]:
+def _read_lines(path: epath.Path, audio: epath.Path) -> list[Line]:
     """All lines of the CSV, or one error for all that is wrong with them."""
-    lines, problems = [], []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{path} lacks the columns {', '.join(missing)}; expected "
-                    f"{', '.join(COLUMNS)}"
-                )
-            for fields in reader:
-                try:
-                    lines.append(_parse(fields))
-                except ValueError as error:
-                    problems.append(f"line {reader.line_num}: {error}")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a readable CSV file ({error})") from error
-    problems += _contradictions(lines)
+    lines, problems = published_lines(path, COLUMNS, _parse)
+    problems += repeated(line.filename for line in lines)
+    pairs = ((line.target, line.category) for line in lines)
+    problems += ambiguous(pairs, ("target", "category"))
     problems += [
-        f"{line.filename} is not in {source_dir / 'audio'}"
+        f"{line.filename} is not in {audio}"
         for line in lines
-        if not (source_dir / "audio" / line.filename).is_file()
+        if not (audio / line.filename).is_file()
     ]
     if problems:
         raise InputError(f"{path} has {len(problems)} faults: {listed(problems)}")
     return lines
 
 
-def _parse(fields: dict[str, str | None]) -> Line:
+def _parse(text: dict[str, str]) -> Line:
     """One line of the CSV; a ValueError says what is wrong with it."""
-    text: dict[str, str] = {}
-    for column in COLUMNS:
-        value = fields[column]
-        if not value:
-            raise ValueError(f"{column} is missing")
-        text[column] = value
     if text["fold"] not in map(str, FOLDS):
         raise ValueError(f"fold is {text['fold']!r}, not one of 1 to 5")
-    if not (text["target"].isascii() and text["target"].isdigit()):
-        raise ValueError(f"target is {text['target']!r}, not a class number")
     if text["esc10"] not in ("True", "False"):
         raise ValueError(f"esc10 is {text['esc10']!r}, not True or False")
     name = PurePosixPath(text["filename"])
@@ -167,26 +152,9 @@ def _parse(fields: dict[str, str | None]) -> Line:
     return Line(
         filename=str(name),
         fold=int(text["fold"]),
-        target=int(text["target"]),
+        target=whole_number("target", text["target"]),
         category=text["category"],
         esc10=text["esc10"] == "True",
         src_file=text["src_file"],
         take=text["take"],
     )
-
-
-def _contradictions(lines: list[Line]) -> list[str]:
-    """File names that come twice, and classes with two names or two numbers."""
-    names = collections.Counter(line.filename for line in lines)
-    problems = [f"{name} comes {n} times" for name, n in names.items() if n > 1]
-    pairs = {(line.target, line.category) for line in lines}
-    for column, other in ((0, 1), (1, 0)):
-        of_one = collections.defaultdict(list)
-        for pair in sorted(pairs):
-            of_one[pair[column]].append(str(pair[other]))
-        problems += [
-            f"{COLUMNS[2 + column]} {value} stands for {' and '.join(values)}"
-            for value, values in of_one.items()
-            if len(values) > 1
-        ]
-    return problems
