@@ -209,10 +209,8 @@ def _listed_folds(
     }
     for kind, names in report.items():
         if names:
-            words = kind.replace("_", " ")
-            logger.warning(
-                "%s: %d clips %s: %s", folder, len(names), words, listed(names)
-            )
+            words, shown = WORDS[kind], listed(names)
+            logger.warning("%s: %d clips %s: %s", folder, len(names), words, shown)
     return fold, {kind: names for kind, names in report.items() if names}
 
 
