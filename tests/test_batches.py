@@ -193,7 +193,7 @@ def test_evaluation_sees_every_window_once_in_order(batch_size):
 
 
 def test_training_takes_a_new_window_of_each_clip_each_epoch():
-    recordings, seen = uneven(), {}
+    recordings, seen = uneven(in_memory=True), {}
     for epoch in range(150):
         found = train(recordings, range(10), 4, clipping=CROP, epoch=epoch)
         pairs = dict(first_samples(found))
@@ -560,7 +560,7 @@ def test_any_length_rate_and_number_of_channels(mode, seed, tmp_path):
 
 
 def test_training_draws_each_of_the_cached_windows(tmp_path):
-    recordings = uneven()
+    recordings = uneven(in_memory=True)
     images = cache(recordings, tmp_path, clipping=CROP)
     seen = {i: set() for i in range(10)}
     for epoch in range(30):
