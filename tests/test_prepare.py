@@ -330,11 +330,11 @@ def test_a_full_disk_is_said_and_what_is_whole_stays(
     monkeypatch.setattr(prepare, "PART_FILES", 4)
     write, calls = builder.AudioFiles.prepare, []
 
-    def prepare_two(self, *args):
+    def prepare_two(self):
         calls.append(self)
         if len(calls) == 3:
             raise ValueError("a library's own words") from full
-        write(self, *args)
+        write(self)
 
     monkeypatch.setattr(builder.AudioFiles, "prepare", prepare_two)
     with pytest.raises(InputError, match=r"the disk is full.*data_dir"):
@@ -410,6 +410,23 @@ def test_beam_prepares_the_same(tree, store, monkeypatch):
     assert recordings.fingerprint == expected.fingerprint
     for index in range(12):
         np.testing.assert_array_equal(recordings.audio(index), expected.audio(index))
+
+
+def test_what_lies_in_a_bucket_is_fetched(tree, store, decoded):
+    """A bucket holds tfrecord, which nothing can open in any order."""
+    expected = sound_tree.load("esc50", tree, store)
+    given = sound_tree.settings(tree, store.with_name("here"))
+    table, bucket = datasets.TABLES["esc50"](given), store.with_name("bucket")
+    with pytest.raises(InputError, match="holds no esc50 at 16000 Hz"):
+        prepare.fetch(table, given, str(bucket))
+    part = prepare._whole(table, RATE, bucket)
+    prepare._builder(table, part, RATE).prepare(file_format="tfrecord")
+    decoded.clear()
+    prepare.fetch(table, given, str(bucket))
+    recordings = prepare.open_table(table, given)
+    assert decoded == []
+    assert recordings.fingerprint == expected.fingerprint
+    np.testing.assert_array_equal(recordings.audio(7), expected.audio(7))
 
 
 def test_without_beam_it_says_what_to_install(tree, store, monkeypatch):

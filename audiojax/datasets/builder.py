@@ -111,6 +111,7 @@ class AudioFiles(tfds.core.GeneratorBasedBuilder):
         sample_rate: int,
         data_dir: epath.PathLike,
         on_clip: Callable[[], object] = lambda: None,
+        decoded: Iterable[Example] | None = None,
     ):
         """Builds nothing yet.
 
@@ -122,9 +123,10 @@ class AudioFiles(tfds.core.GeneratorBasedBuilder):
             sample_rate: to store them at, in Hz.
             data_dir: where to store them.
             on_clip: called as each file is stored, unless Beam does it.
+            decoded: examples of the files, instead of decoding them.
         """
         self.files, self.sample_rate = files, sample_rate
-        self.on_clip = on_clip
+        self.on_clip, self.decoded = on_clip, decoded
         self.text, self.homepage = description, homepage
         self._notes: list[Example] = []
         config = tfds.core.BuilderConfig(name=name, description=description)
@@ -159,25 +161,34 @@ class AudioFiles(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self) -> Iterator[tuple[int, Example]]:
         one = functools.partial(decode, sample_rate=self.sample_rate)
-        for place, example in enumerate(audio.in_parallel(one, self.files)):
+        examples = self.decoded or audio.in_parallel(one, self.files)
+        for place, example in enumerate(examples):
             self._notes.append(_without_samples(example))
             yield place, example
             self.on_clip()
 
-    def prepare(self, pipeline_options: Any = None) -> None:
+    def prepare(
+        self, *, file_format: str = "array_record", pipeline_options: Any = None
+    ) -> None:
         """Decodes and stores all files.
 
         Args:
+            file_format: "array_record" for random access, on a disk; in a bucket only
+                "tfrecord" can be written.
             pipeline_options: `apache_beam`'s, of `AudioFilesByBeam`.
         """
-        # array_record can be written to disks only; TensorFlow Datasets converts.
-        remote = "://" in os.fspath(self.data_path)
         self.download_and_prepare(
             download_config=tfds.download.DownloadConfig(
                 try_download_gcs=False, beam_options=pipeline_options
             ),
-            file_format="tfrecord" if remote else "array_record",
+            file_format=file_format,
         )
+
+    def examples(self) -> Iterator[Example]:
+        """The split `audio` of what is stored as "tfrecord"."""
+        with quiet():
+            stored: Any = self.as_dataset(shuffle_files=False)
+        return iter(tfds.as_numpy(stored[AUDIO]))
 
     def notes(self) -> Iterator[Note]:
         """What is known of each file, in order."""

@@ -74,7 +74,7 @@ def open_table(table: Table, settings: Settings) -> Recordings:
     rate, allow_leaks = settings.sample_rate, settings.allow_leaks
     table = splits.chosen(table, settings)
     checks.check_info(table.info(rate), allow_leaks=allow_leaks)
-    store = folders.data_dir(settings.data_dir) / f"{table.name}-{rate}Hz"
+    store = _store(table, rate, folders.data_dir(settings.data_dir))
     store.mkdir(exist_ok=True)
     notes: dict[str, Note] = {}
     places: dict[str, tuple[Any, int]] = {}
@@ -119,8 +119,8 @@ def with_beam(table: Table, settings: Settings, options: Sequence[str]) -> epath
 
     Args:
         table: the sound files; on a cluster their paths must be seen by all workers.
-        settings: sample_rate and data_dir are used; data_dir may be in a bucket, where
-            the format is tfrecord, which `tfds convert_format` makes array_record of.
+        settings: sample_rate and data_dir are used; data_dir may be in a bucket, and
+            then `fetch` brings to a disk what is prepared.
         options: of the pipeline, as on a command line: `--runner=DirectRunner` ...
 
     Returns:
@@ -140,14 +140,51 @@ def with_beam(table: Table, settings: Settings, options: Sequence[str]) -> epath
     from audiojax.datasets.builder import AudioFilesByBeam
 
     name = settings.data_dir or ""
-    data_dir = epath.Path(name if "://" in name else folders.data_dir(name))
-    store = data_dir / f"{table.name}-{settings.sample_rate}Hz"
-    part = _part(_files(table), settings.sample_rate, store)
+    remote = "://" in name
+    data_dir = epath.Path(name) if remote else folders.data_dir(name)
+    part = _whole(table, settings.sample_rate, data_dir)
     builder = AudioFilesByBeam(**_about(table, part, settings.sample_rate))
     if not builder.data_path.exists():
-        store.mkdir(parents=True, exist_ok=True)
-        builder.prepare(PipelineOptions(list(options)))
+        epath.Path(part.folder).mkdir(parents=True, exist_ok=True)
+        builder.prepare(
+            file_format="tfrecord" if remote else "array_record",
+            pipeline_options=PipelineOptions(list(options)),
+        )
     return epath.Path(builder.data_path)
+
+
+def fetch(table: Table, settings: Settings, bucket: str) -> None:
+    """Brings what `with_beam` prepared in a bucket to this machine's data_dir.
+
+    Args:
+        table: as it was prepared, its files with the sizes and times of then.
+        settings: the same sample_rate; data_dir is where to.
+        bucket: data_dir as it was then.
+
+    Raises:
+        InputError: if it is not there.
+    """
+    rate = settings.sample_rate
+    there = _builder(table, _whole(table, rate, epath.Path(bucket)), rate)
+    if not there.data_path.exists():
+        raise InputError(
+            f"{bucket} holds no {table.name} at {rate} Hz that was prepared from these "
+            "files as they are now; prepare it there first"
+        )
+    part = _whole(table, rate, folders.data_dir(settings.data_dir))
+    Path(part.folder).parent.mkdir(exist_ok=True)
+    with tqdm(total=len(part.files), unit=" clips", disable=None) as bar:
+        _prepare(table, part, rate, bar, decoded=there.examples())
+
+
+def _whole(table: Table, sample_rate: int, data_dir: epath.Path | Path) -> Part:
+    """All files as one part, as Beam prepares them."""
+    return _part(_files(table), sample_rate, _store(table, sample_rate, data_dir))
+
+
+def _store(table: Table, sample_rate: int, data_dir: epath.Path | Path) -> Any:
+    """The folder of a data set's parts."""
+    return data_dir / f"{table.name}-{sample_rate}Hz"
 
 
 def _files(table: Table) -> list[File]:
@@ -224,7 +261,9 @@ def _prepared(table: Table, sample_rate: int, store: Path) -> list[AudioFiles]:
         return [_prepare(table, part, sample_rate, bar) for part in parts]
 
 
-def _prepare(table: Table, part: Part, sample_rate: int, bar: tqdm) -> AudioFiles:
+def _prepare(
+    table: Table, part: Part, sample_rate: int, bar: tqdm, **options: Any
+) -> AudioFiles:
     """One part's builder; its files are decoded on the first call only.
 
     TensorFlow Datasets writes to a folder of another name and renames it at the end, so
@@ -233,7 +272,7 @@ def _prepare(table: Table, part: Part, sample_rate: int, bar: tqdm) -> AudioFile
     from audiojax.datasets.builder import quiet
 
     with folders.locked(Path(part.folder)):
-        builder = _builder(table, part, sample_rate, on_clip=bar.update)
+        builder = _builder(table, part, sample_rate, on_clip=bar.update, **options)
         if builder.data_path.exists():
             bar.update(len(part.files))
             return builder
