@@ -12,6 +12,7 @@ import numpy as np
 
 from audiojax import features, models, pretrained
 from audiojax.config import Config
+from audiojax.datasets.windows import Clipping
 from audiojax.errors import InputError
 from audiojax.features import LogMel
 from audiojax.models import Network
@@ -33,14 +34,15 @@ class Classifier:
         network: a member of `models.MODELS`, image [B, mel, frames, C] to logits.
         log_mel: how a waveform becomes an image.
         classes: the names of the classes, in the order of the logits.
-        num_samples: length of a clip in samples at `log_mel.sample_rate`.
+        clipping: how clips of any length become rows of waveforms, in samples at
+            `log_mel.sample_rate`.
         weights: name or path of the pretrained weights, None for random ones.
     """
 
     network: Network
     log_mel: LogMel
     classes: tuple[str, ...]
-    num_samples: int
+    clipping: Clipping
     weights: str | None
 
     @property
@@ -49,13 +51,24 @@ class Classifier:
         channels = len(self.log_mel.window_ms)
         return self.log_mel.n_mels, self.log_mel.frames, channels
 
-    def image(self, audio: jax.Array) -> jax.Array:
-        """Waveforms [B, T] to log-mel images [B, mel, frames, C], not standardised."""
-        return features.log_mel(audio, self.log_mel)
+    def image(self, audio: jax.Array, length: jax.Array | None = None) -> jax.Array:
+        """Waveforms to log-mel images, not standardised.
+
+        Args:
+            audio: [B, T].
+            length: [B] samples that are a clip's own, to be stretched to full width;
+                None for all.
+
+        Returns:
+            [B, mel, frames, C].
+        """
+        return features.log_mel(audio, self.log_mel, length)
 
     def batch_image(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         """The images of a batch, which holds them or the waveforms to make them of."""
-        return batch["image"] if "image" in batch else self.image(batch["audio"])
+        if "image" in batch:
+            return batch["image"]
+        return self.image(batch["audio"], batch.get("length"))
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Variables before training: pretrained where asked for, the head random."""
@@ -106,7 +119,8 @@ def create(config: Config, classes: tuple[str, ...], **network: Any) -> Classifi
     """The classifier that a config describes.
 
     Args:
-        config: the whole config; `model`, `features` and `data.clip_seconds` are read.
+        config: the whole config; `model`, `features` and what `data` says of the
+            clips' lengths are read.
         classes: the names of the classes.
         **network: further fields of the network, such as `axis_name`.
 
@@ -114,8 +128,8 @@ def create(config: Config, classes: tuple[str, ...], **network: Any) -> Classifi
         The classifier.
 
     Raises:
-        InputError: for an unknown model or compute type, an impossible dropout or
-            impossible features.
+        InputError: for an unknown model or compute type, or impossible dropout,
+            features or lengths.
     """
     if config.model.dtype not in DTYPES:
         raise InputError(
@@ -144,6 +158,10 @@ def create(config: Config, classes: tuple[str, ...], **network: Any) -> Classifi
         ),
         log_mel=log_mel,
         classes=classes,
-        num_samples=int(np.rint(config.data.clip_seconds * log_mel.sample_rate)),
+        clipping=Clipping(
+            mode=config.data.clip_mode,
+            num_samples=int(np.rint(config.data.clip_seconds * log_mel.sample_rate)),
+            num_windows=config.data.num_windows,
+        ),
         weights=weights,
     )

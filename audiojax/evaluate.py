@@ -26,8 +26,8 @@ def predict(
         batches: as `datasets.batches.eval_batches` gives them.
 
     Returns:
-        Logits [N, classes] float32, labels [N] and clip numbers [N], in the order of
-        the batches.
+        Logits [N, classes] float32, the mean of a clip's windows; labels [N] or
+        [N, classes]; and clip numbers [N], in the order of the batches.
     """
     logits, labels, indices = [], [], []
     for batch in batches:
@@ -36,7 +36,30 @@ def predict(
         logits.append(step_logits.reshape(real.size, -1)[real])
         labels.append(batch["label"][real])
         indices.append(batch["index"][real])
-    return np.concatenate(logits), np.concatenate(labels), np.concatenate(indices)
+    return by_clip(*map(np.concatenate, (logits, labels, indices)))
+
+
+def by_clip(
+    logits: np.ndarray, label: np.ndarray, index: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean of each clip's windows.
+
+    Args:
+        logits: [W, classes] of the windows.
+        label: [W] or [W, classes].
+        index: [W] the number of the window's clip.
+
+    Returns:
+        Logits [N, classes] float32, labels and clip numbers [N], each clip once, in
+        the order in which they first stand.
+    """
+    _, first, clip = np.unique(index, return_index=True, return_inverse=True)
+    total = np.zeros((len(first), logits.shape[-1]))
+    np.add.at(total, clip, logits)
+    mean = total / np.bincount(clip)[:, None]
+    order = np.argsort(first)
+    kept = first[order]
+    return mean[order].astype(np.float32), label[kept], index[kept]
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ stacked like the three colours of a picture.
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +106,9 @@ PRESETS = {
 
 
 @functools.partial(jax.jit, static_argnames="settings")
-def log_mel(audio: jax.Array, settings: LogMel) -> jax.Array:
+def log_mel(
+    audio: jax.Array, settings: LogMel, length: jax.Array | None = None
+) -> jax.Array:
     """Turns waveforms into log-mel images.
 
     For each window: frames centred on multiples of the hop, the ends of the clip
@@ -123,22 +125,33 @@ def log_mel(audio: jax.Array, settings: LogMel) -> jax.Array:
     Args:
         audio: waveforms, float32 [B, T], at `settings.sample_rate`, usually in -1..1.
         settings: a `LogMel`; static, each new value compiles anew.
+        length: integers [B], from 1 to T, where only the first samples are a clip's
+            own: its image is then that of those samples alone, stretched to `frames`
+            columns, as the paper's code does with clips of any length. None if all
+            samples are.
 
     Returns:
         Images, float32 [B, n_mels, frames, windows]; row 0 is the lowest band.
 
     Raises:
         InputError: audio is not [B, T], is not floating point, or is shorter than
-            `settings.min_samples`; or there are so many mel bands that one is empty.
+            `settings.min_samples`; length is not integers [B]; or there are so many
+            mel bands that one is empty.
     """
     _check_audio(audio, settings)
-    image = functools.partial(_clip_image, settings=settings)
+    if length is None:
+        clips = (audio.astype(jnp.float32),)
+        image = functools.partial(_clip_image, settings=settings)
+    else:
+        _check_length(length, audio)
+        clips = (audio.astype(jnp.float32), length)
+        image = functools.partial(_stretched_image, settings=settings)
     # A clip's spectra fill 23 MB. On a CPU, clip by clip keeps them in cache and in
     # pages that the system has already given, which halves the time of a batch.
     # An accelerator wants the whole batch at once.
     return jax.lax.platform_dependent(
-        audio.astype(jnp.float32),
-        cpu=lambda clips: jax.lax.map(image, clips),
+        *clips,
+        cpu=lambda *clips: jax.lax.map(lambda clip: image(*clip), clips),
         default=jax.vmap(image),
     )
 
@@ -193,21 +206,56 @@ def _check_audio(audio: jax.Array, settings: LogMel) -> None:
         )
 
 
+def _check_length(length: jax.Array, audio: jax.Array) -> None:
+    if length.shape != audio.shape[:1] or not jnp.issubdtype(length.dtype, jnp.integer):
+        raise InputError(
+            f"length is {length.dtype} {length.shape} for {len(audio)} clips; expected "
+            "the number of samples of each"
+        )
+
+
 def _clip_image(audio: jax.Array, settings: LogMel) -> jax.Array:
     """Image [n_mels, frames, windows] of one waveform [T]."""
-    filters = _mel_filters(settings)
+    padded = jnp.pad(audio, settings.n_fft // 2, mode="reflect")
     channels = []
-    for window, hop in zip(settings.window_lengths, settings.hop_lengths, strict=True):
-        power = _power_spectra(audio, settings.n_fft, window, hop)
-        mel = jnp.log(_banded_matmul(power, filters, _MEL_GROUP) + settings.eps)
+    for mel, _ in _log_mels(padded, settings):
         weights = _resize_weights(len(mel), settings.frames)
         channels.append(_banded_matmul(mel.T, weights, _FRAME_GROUP))
     return jnp.stack(channels, axis=-1)
 
 
-def _power_spectra(audio: jax.Array, n_fft: int, window: int, hop: int) -> jax.Array:
-    """Power [frames, n_fft // 2 + 1] of the centred frames of one waveform [T]."""
-    padded = jnp.pad(audio, n_fft // 2, mode="reflect")
+def _stretched_image(
+    audio: jax.Array, length: jax.Array, settings: LogMel
+) -> jax.Array:
+    """Image [n_mels, frames, windows] of the first `length` samples of [T]."""
+    length = jnp.clip(length, 1, len(audio))
+    padded = _reflected(audio, length, settings.n_fft // 2)
+    room = length + 2 * (settings.n_fft // 2) - settings.n_fft
+    channels = []
+    for mel, hop in _log_mels(padded, settings):
+        weights = _stretch_weights(room // hop + 1, len(mel), settings.frames)
+        channels.append(jnp.matmul(mel.T, weights, precision="highest"))
+    return jnp.stack(channels, axis=-1)
+
+
+def _reflected(audio: jax.Array, length: jax.Array, pad: int) -> jax.Array:
+    """[T + 2 * pad]: the first `length` samples, reflected at both ends to and fro."""
+    period = jnp.maximum(2 * (length - 1), 1)
+    place = jnp.arange(-pad, len(audio) + pad) % period
+    return audio[jnp.minimum(place, period - place)]
+
+
+def _log_mels(padded: jax.Array, settings: LogMel) -> Iterator[tuple[jax.Array, int]]:
+    """Log-mel [frames, n_mels] of each window, and its hop, from a padded waveform."""
+    filters = _mel_filters(settings)
+    for window, hop in zip(settings.window_lengths, settings.hop_lengths, strict=True):
+        power = _power_spectra(padded, settings.n_fft, window, hop)
+        mel = _banded_matmul(power, filters, _MEL_GROUP)
+        yield jnp.log(mel + settings.eps), hop
+
+
+def _power_spectra(padded: jax.Array, n_fft: int, window: int, hop: int) -> jax.Array:
+    """Power [frames, n_fft // 2 + 1] of the frames of one padded waveform."""
     starts = np.arange(0, len(padded) - n_fft + 1, hop) + (n_fft - window) // 2
     # Periodic: one longer than needed, its last sample dropped.
     hann = np.hanning(window + 1)[:-1].astype(np.float32)
@@ -269,3 +317,14 @@ def _resize_weights(size: int, new_size: int) -> np.ndarray:
     distances = np.abs(np.arange(size)[:, None] - centres) / max(scale, 1)
     weights = np.maximum(0, 1 - distances)
     return (weights / weights.sum(axis=0)).astype(np.float32)
+
+
+def _stretch_weights(size: jax.Array, most: int, new_size: int) -> jax.Array:
+    """The same [most, new_size] for the first `size` rows, known only when computed."""
+    # Positions in halves of a step of the old and new grid at once are whole numbers,
+    # and exact in 32 bits.
+    row, column = jnp.arange(most)[:, None], jnp.arange(new_size)[None, :]
+    distances = jnp.abs((2 * row + 1) * new_size - (2 * column + 1) * size)
+    weights = jnp.maximum(0, 1 - distances / (2 * jnp.maximum(size, new_size)))
+    weights = jnp.where(row < size, weights, 0)
+    return weights / weights.sum(axis=0, keepdims=True)

@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "sweep.seeds",
     "data.source_dir",
     "data.data_dir",
+    "data.split_dir",
     "parallel",
     "checkpoint_seconds",
     "tensorboard",
@@ -113,6 +114,7 @@ def summarise(
         predictions: those of each run, in the same order.
 
     Returns:
+        What was noticed in the data (`report`), such as files that were skipped, and
         `runs` as given. For each fold, of the accuracy at the last epoch: mean
         (`single`) and standard deviation (`single_std`) over its seeds, that of their
         averaged logits (`ensemble`), and what averaging gains; with a validation
@@ -143,6 +145,7 @@ def summarise(
         )
     return {
         "classes": list(info.classes),
+        "report": dict(info.report),
         "config": plain(config),
         "runs": list(runs),
         "folds": folds,

@@ -14,6 +14,7 @@ from etils import epath
 
 from audiojax import datasets, files, hosts, locks, results
 from audiojax.config import Config
+from audiojax.datasets import checks
 from audiojax.errors import InputError
 from audiojax.hosts import Hosts
 from audiojax.loop import Diverged
@@ -45,16 +46,23 @@ def planned_runs(config: Config) -> list[Run]:
 
 
 def load(config: Config) -> datasets.Recordings:
-    """The recordings that the config names."""
-    return datasets.load(
+    """The recordings that the config names; their classes and counts are logged."""
+    recordings = datasets.load(
         config.data.name,
         datasets.Settings(
             source_dir=config.data.source_dir,
             data_dir=config.data.data_dir,
             sample_rate=config.features.sample_rate,
             seed=config.data.seed,
+            split=config.data.split,
+            num_folds=config.data.num_folds,
+            split_dir=config.data.split_dir,
+            on_bad_file=config.data.on_bad_file,
+            allow_leaks=config.data.allow_leaks,
         ),
     )
+    logger.info(checks.summary(recordings.info, recordings.lengths))
+    return recordings
 
 
 def train(

@@ -116,8 +116,8 @@ def open_data(config: Config, recordings: Recordings) -> Data:
         recordings,
         key=repr(model.log_mel),
         shape=model.image_shape,
-        compute=jax.jit(model.image),
-        num_samples=model.num_samples,
+        compute=jax.jit(model.batch_image),
+        clipping=model.clipping,
         batch_size=config.batch_size,
         cache_dir=config.data.data_dir,
     )
@@ -181,7 +181,12 @@ class Trainer:
         Raises:
             InputError: as `parts.split`.
         """
-        return parts.split(self.data.info, run.fold, self.config.sweep.validation)
+        return parts.split(
+            self.data.info,
+            run.fold,
+            self.config.sweep.validation,
+            allow_leaks=self.config.data.allow_leaks,
+        )
 
     def steps_per_epoch(self, run: Run) -> int:
         """Batches of an epoch; runs side by side must have as many."""
@@ -228,7 +233,7 @@ class Trainer:
             self.data.recordings,
             indices,
             batch_size=self.config.batch_size,
-            num_samples=self.classifier.num_samples,
+            clipping=self.classifier.clipping,
             image=self.data.images,
         )
 
@@ -245,7 +250,7 @@ class Trainer:
             self.data.recordings,
             lane.split.train,
             batch_size=self.config.batch_size,
-            num_samples=self.classifier.num_samples,
+            clipping=self.classifier.clipping,
             seed=lane.run.seed,
             epoch=epoch,
             start=start,

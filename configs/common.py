@@ -30,10 +30,30 @@ def get_config() -> Config:
     # Where prepared data are kept; without it ~/.cache/audiojax.
     config.data.data_dir = config_dict.placeholder(str)
     config.data.clip_seconds = 5.0
+    # What is done with clips of another length. "pad": zeros after the shorter, the
+    # longer cut at the end; "repeat": the shorter repeated, the longer cut; "crop": of
+    # the longer a random window in training, the mean logits of several in evaluation;
+    # "stretch": images of the shorter stretched to full width, the longer cut.
+    config.data.clip_mode = "pad"
+    # With "crop", the most windows of a clip in evaluation; no more than cover it.
+    config.data.num_windows = 10
     # "spectrogram": each clip's image is made once; "audio": in the compiled step.
     config.data.stage = "spectrogram"
-    # Of a data set that is made by code.
+    # Of sounds that are made by code, and of folds that are made here.
     config.data.seed = 0
+    # None: the data set's own folds, or "stratified" where it has none; "stratified":
+    # equal shares of every class, a recording's clips together; "random": a recording
+    # may be on both sides, an error wherever one could be.
+    config.data.split = config_dict.placeholder(str)
+    # How many folds are made, where they are made.
+    config.data.num_folds = 5
+    # Folder with published lists of clips, where a data set has such.
+    config.data.split_dir = config_dict.placeholder(str)
+    # "error", or "skip": files that can't be used are left out, and named in
+    # results.json.
+    config.data.on_bad_file = "error"
+    # Go on where training and test share a recording or a file.
+    config.data.allow_leaks = False
 
     config.features = features("esc50")
 

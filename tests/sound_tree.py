@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audiojax.datasets import Settings, esc50
+from audiojax import datasets
+from audiojax.datasets import Settings
 
 SAMPLE_RATE = 16000
 # Targets as ESC-50 numbers them, whether they are in ESC-10, and the files' format.
@@ -66,12 +67,21 @@ def make_tree(folder: Path, folds=(1, 2, 3)) -> list[dict[str, str]]:
     return rows
 
 
-def load(name: str, folder: Path, data_dir: Path, sample_rate: int = SAMPLE_RATE):
-    """Opens the folder as `name`."""
-    settings = Settings(
-        source_dir=str(folder), data_dir=str(data_dir), sample_rate=sample_rate
+def settings(
+    folder: Path, data_dir: Path, sample_rate: int = SAMPLE_RATE, **options
+) -> Settings:
+    """What to open a folder with."""
+    return Settings(
+        source_dir=str(folder),
+        data_dir=str(data_dir),
+        sample_rate=sample_rate,
+        **options,
     )
-    return esc50.load(name, settings)
+
+
+def load(name: str, folder: Path, data_dir: Path, **options):
+    """Opens the folder as the data set `name`."""
+    return datasets.load(name, settings(folder, data_dir, **options))
 
 
 def astuples(recordings) -> list[tuple]:

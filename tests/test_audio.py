@@ -131,15 +131,3 @@ def test_in_parallel_keeps_the_order_and_does_not_run_ahead():
 def test_in_parallel_passes_errors_on():
     with pytest.raises(ZeroDivisionError):
         list(audio.in_parallel(lambda item: 1 // item, [1, 0, 1]))
-
-
-def test_problems_names_every_bad_file(tmp_path):
-    paths = [tmp_path / f"{n}.wav" for n in range(4)]
-    for path in paths:
-        soundfile.write(path, noise(0.1), RATE)
-    paths[1].write_bytes(b"?")
-    paths[3].unlink()
-    problems = audio.problems(paths, RATE)
-    assert len(problems) == 2
-    assert str(paths[1]) in problems[0]
-    assert str(paths[3]) in problems[1]

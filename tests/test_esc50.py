@@ -1,36 +1,13 @@
 import csv
-import os
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
 
-from audiojax.datasets import audio, batches
+from audiojax.datasets import checks
 from audiojax.errors import InputError
 from tests import sound_tree
-
-# What two processes do in the tests of locking and killing.
-LOAD = """
-import sys
-from tests import sound_tree
-from pathlib import Path
-print(sound_tree.load("esc10", Path(sys.argv[1]), Path(sys.argv[2])).fingerprint)
-"""
-KILLED = """
-import os, signal
-from audiojax.datasets import audio
-read, seen = audio.read, []
-def killed(path, sample_rate):
-    seen.append(path)
-    if len(seen) > 7:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return read(path, sample_rate)
-audio.read = killed
-"""
 
 
 @pytest.fixture
@@ -95,63 +72,6 @@ def test_the_model_chooses_the_rate(tree, store):
     fast = sound_tree.load("esc10", tree, store)
     np.testing.assert_allclose(2 * slow.lengths, fast.lengths, atol=2)
     assert slow.fingerprint != fast.fingerprint
-
-
-def test_second_start_decodes_nothing(tree, store, monkeypatch):
-    first = sound_tree.load("esc10", tree, store)
-    monkeypatch.setattr(audio, "read", None)
-    second = sound_tree.load("esc10", tree, store)
-    assert second.fingerprint == first.fingerprint
-    assert second.info == first.info
-    np.testing.assert_array_equal(second.lengths, first.lengths)
-    np.testing.assert_array_equal(second.audio(5), first.audio(5))
-
-
-def test_a_changed_source_is_prepared_anew(tree, store):
-    first = sound_tree.load("esc10", tree, store)
-    path = tree / "audio" / first.info.clips[2].filename
-    os.utime(path, ns=(0, 0))
-    touched = sound_tree.load("esc10", tree, store)
-    assert touched.fingerprint == first.fingerprint  # its content is the same
-    sound_tree.write_sound(path, seed=99, rate=16000, channels=1)
-    changed = sound_tree.load("esc10", tree, store)
-    assert changed.fingerprint != first.fingerprint
-    assert len(changed.audio(2)) == 16000 // 5 + 990
-    rows = sound_tree.make_rows()
-    rows[0]["src_file"] = "another"
-    sound_tree.write_csv(tree, rows)
-    assert sound_tree.load("esc10", tree, store).info.clips[0].source == "another"
-    assert len(list(store.glob("esc10-*Hz-????????????????"))) == 4
-
-
-def start(code, tree, store, repo_root):
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(tree), str(store)],
-        cwd=repo_root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_killed_half_way_and_two_at_once(tree, store, repo_root):
-    killed = start(KILLED + LOAD, tree, store, repo_root)
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
-    assert list(store.glob("*/*/*/incomplete*"))
-    both = [start(LOAD, tree, store, repo_root) for _ in range(2)]
-    prints = [process.communicate() for process in both]
-    assert [process.returncode for process in both] == [0, 0], prints
-    expected = sound_tree.load("esc10", tree, store).fingerprint
-    assert [out.strip() for out, _ in prints] == [expected] * 2
-    assert [err for _, err in prints] == ["", ""]
-    assert not list(store.glob("*/*/*/incomplete*"))
-
-
-def test_tensorflow_is_not_needed_to_load(tree, store, repo_root):
-    code = LOAD + "print('tensorflow' in sys.modules)"
-    out, err = start(code, tree, store, repo_root).communicate()
-    assert out.split()[-1] == "False", err
 
 
 def test_bom_and_windows_line_ends_are_read(tree, store):
@@ -241,30 +161,13 @@ def test_no_rows_for_the_data_set(tree, store):
     assert "has no rows for esc10" in refusal(tree, store, "esc10")
 
 
-def test_bad_sound_files_come_in_one_error_and_nothing_stays(tree, store):
-    names = [row["filename"] for row in sound_tree.make_rows()]
-    (tree / "audio" / names[0]).write_bytes(b"no sound")
-    soundfile.write(tree / "audio" / names[5], np.zeros(0), 16000)
-    soundfile.write(
-        tree / "audio" / names[8], np.array([np.nan]), 16000, subtype="FLOAT"
-    )
-    message = refusal(tree, store)
-    assert "3 of 12 sound files can't be used" in message
-    for name in (names[0], names[5], names[8]):
-        assert name in message
-    assert not list(store.glob("**/*array_record*"))
-    for seed in (0, 5, 8):
-        sound_tree.write_sound(tree / "audio" / names[seed], seed, 16000, 1)
-    assert len(sound_tree.load("esc50", tree, store)) == 12
-
-
 def test_the_release_s_own_shared_recordings_are_known(tree, store, caplog):
     rows = sound_tree.make_rows()
     rows[0]["src_file"] = rows[4]["src_file"] = "209698"
     sound_tree.write_csv(tree, rows)
     info = sound_tree.load("esc50", tree, store).info
     assert info.shared_sources == ("209698",)
-    batches.check_disjoint(info, range(4), range(4, 12))
+    checks.check_disjoint(info, range(4), range(4, 12))
     assert "share 1 recordings between training and test: 1-1000-A" in caplog.text
 
 
@@ -289,7 +192,7 @@ def test_esc10_itself(esc10_dir, store):
     assert recordings.info.classes[4] == "crackling_fire"
     assert recordings.info.shared_sources == ()
     for fold in recordings.info.folds:
-        batches.check_disjoint(
+        checks.check_disjoint(
             recordings.info,
             np.flatnonzero(folds != fold),
             np.flatnonzero(folds == fold),

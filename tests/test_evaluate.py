@@ -81,3 +81,56 @@ def test_predict_counts_every_clip_once():
     np.testing.assert_array_equal(logits, [[4, 8], [7, 14], [2, 4]])
     np.testing.assert_array_equal(label, [0, 1, 1])
     np.testing.assert_array_equal(index, [4, 7, 2])
+
+
+def windows_of(counts, seed=0):
+    """Logits, labels and clip numbers of clips 10, 9, ... with so many windows."""
+    clips = np.repeat(np.arange(10, 10 - len(counts), -1), counts)
+    logits = np.random.default_rng(seed).normal(size=(len(clips), 4))
+    return logits.astype(np.float32), clips % 3, clips
+
+
+def test_windows_of_a_clip_are_averaged_in_the_clips_order():
+    counts = [1, 3, 2, 1, 4]
+    logits, label, index = windows_of(counts)
+    found, labels, clips = evaluate.by_clip(logits, label, index)
+    parts = np.split(logits.astype(np.float64), np.cumsum(counts)[:-1])
+    expected = np.stack([part.mean(axis=0) for part in parts])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(clips, [10, 9, 8, 7, 6])
+    np.testing.assert_array_equal(labels, clips % 3)
+
+
+def test_single_windows_keep_every_bit():
+    logits, label, index = windows_of([1] * 9)
+    found, _, _ = evaluate.by_clip(logits, label, index)
+    np.testing.assert_array_equal(found, logits)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 16])
+def test_predict_joins_windows_over_the_ends_of_batches(batch_size):
+    logits, label, index = windows_of([2, 3, 1, 5])
+    rows = np.minimum(np.arange(-(-len(index) // batch_size) * batch_size), 10)
+    mask = np.arange(len(rows)) < len(index)
+    batches = [
+        {
+            "logits": logits[rows[i : i + batch_size]],
+            "label": label[rows[i : i + batch_size]],
+            "index": index[rows[i : i + batch_size]],
+            "mask": mask[i : i + batch_size].astype(np.float32),
+        }
+        for i in range(0, len(rows), batch_size)
+    ]
+    found = evaluate.predict(lambda _, batch: batch["logits"], {}, batches)
+    for ours, expected in zip(
+        found, evaluate.by_clip(logits, label, index), strict=True
+    ):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_several_labels_are_kept_whole():
+    logits, _, index = windows_of([2, 1])
+    label = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 1.0]], np.float32)
+    _, labels, _ = evaluate.by_clip(logits, label, index)
+    np.testing.assert_array_equal(labels, label[1:])

@@ -16,6 +16,8 @@ from audiojax.errors import InputError
 from audiojax.features import PRESETS, LogMel, image_statistics, log_mel
 
 SMALL = LogMel(sample_rate=8000, n_fft=800, n_mels=24, frames=20)
+# One window: a third of the compiling.
+ONE = LogMel(8000, 800, window_ms=(50,), hop_ms=(25,), n_mels=24, frames=20)
 
 # Near silence, digital silence for most of the clip, and loud ones.
 REAL_CLIPS = (
@@ -96,6 +98,88 @@ def test_real_clips_agree_with_librosa_and_pillow(esc10_dir):
     assert_images_agree(np.asarray(log_mel(audio, settings)), audio, settings)
 
 
+def assert_stretched_agree(audio, lengths, settings):
+    """Each clip's first samples alone, by librosa and Pillow, against `log_mel`."""
+    images = np.asarray(log_mel(audio, settings, np.array(lengths, np.int32)))
+    alone = [clip[:length] for clip, length in zip(audio, lengths, strict=True)]
+    assert_images_agree(images, alone, settings)
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=800 is too large:UserWarning")
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        # One sample, less than can be reflected once, the least that can.
+        (1, 2, 37, 399, 400, 401),
+        # Around one Fourier transform, the shortest hop, and the whole row.
+        (799, 800, 801, 4000, 7999, 8000),
+    ],
+)
+def test_stretched_clips_agree_with_librosa_on_their_true_length(lengths):
+    assert_stretched_agree(made_signals(8000, 8000), lengths, SMALL)
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=2205 is too large:UserWarning")
+def test_stretched_clips_agree_where_n_fft_is_odd():
+    """Lengths of slices of UrbanSound8K: 0.05 to 4 seconds."""
+    settings = PRESETS["urbansound8k"]
+    lengths = (1102, 1103, 22050, 30869, 66150, 88200)
+    assert_stretched_agree(made_signals(22050, 88200), lengths, settings)
+
+
+def test_stretched_real_clips_agree(esc10_dir):
+    audio = np.zeros((2, 5 * 44100), np.float32)
+    for row, name in zip(audio, ("1-100032-A-0.ogg", "3-154957-A-1.ogg"), strict=True):
+        clip, _ = soundfile.read(esc10_dir / "audio" / name, dtype="float32")
+        row[: len(clip)] = clip[: len(row)]
+    assert_stretched_agree(audio, (17003, 150000), PRESETS["esc50"])
+
+
+def test_a_whole_clip_stretched_is_the_ordinary_image():
+    audio = made_signals(8000, 4000)
+    stretched = log_mel(audio, SMALL, np.full(len(audio), 4000, np.int32))
+    np.testing.assert_allclose(stretched, log_mel(audio, SMALL), atol=1e-4)
+
+
+def test_what_follows_the_true_length_does_not_matter():
+    audio = made_signals(8000, 4000)
+    length = np.array([1, 300, 1001, 2000, 3000, 3999], np.int32)
+    other = audio.copy()
+    for row, size in zip(other, length, strict=True):
+        row[size:] = 7
+    image = np.asarray(log_mel(audio, ONE, length))
+    np.testing.assert_array_equal(image, log_mel(other, ONE, length))
+    gradient = jax.grad(lambda audio: log_mel(audio, ONE, length).sum())(audio)
+    for row, size in zip(np.asarray(gradient), length, strict=True):
+        assert np.isfinite(row).all()
+        assert np.abs(row[size:]).max() == 0
+
+
+def test_stretching_under_vmap_and_pmap():
+    audio = made_signals(8000, 4000)
+    length = np.array([100, 500, 1000, 2000, 3000, 4000], np.int32)
+    expected = log_mel(audio, ONE, length)
+    pairs, halves = audio.reshape(3, 2, -1), length.reshape(3, 2)
+
+    def image(batch, length):
+        return log_mel(batch, ONE, length)
+
+    for images in (
+        # As an accelerator does it.
+        jax.vmap(lambda a, n: features._stretched_image(a, n, ONE))(audio, length),
+        jax.pmap(image, devices=jax.devices()[:3])(pairs, halves),
+    ):
+        np.testing.assert_allclose(
+            np.reshape(images, expected.shape), expected, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("length", [np.ones(5, np.int32), np.ones(6, np.float32)])
+def test_unfit_lengths_are_refused(length):
+    with pytest.raises(InputError, match="expected the number of samples of each"):
+        log_mel(made_signals(8000, 4000), SMALL, length)
+
+
 @pytest.mark.filterwarnings("ignore:n_fft=800 is too large:UserWarning")
 def test_the_shortest_clip_allowed_agrees_too():
     audio = made_signals(8000, SMALL.min_samples)
@@ -138,10 +222,20 @@ def test_resize_weights_are_those_of_jax(size, new_size):
     np.testing.assert_allclose(signal @ weights, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("size", "most", "new_size"),
+    [(501, 501, 250), (101, 501, 250), (7, 9, 7), (1, 4, 5), (3000, 3001, 1500)],
+)
+def test_weights_of_a_size_known_later_are_the_same(size, most, new_size):
+    found = np.asarray(features._stretch_weights(jnp.array(size), most, new_size))
+    expected = features._resize_weights(size, new_size)
+    np.testing.assert_allclose(found[:size], expected, atol=1e-7)
+    assert np.abs(found[size:]).max(initial=0) == 0
+
+
 def test_channels_are_as_many_as_windows():
     audio = made_signals(8000, 4000)
-    one = LogMel(8000, 800, window_ms=(50,), hop_ms=(25,), n_mels=24, frames=20)
-    images = log_mel(audio, one)
+    images = log_mel(audio, ONE)
     assert images.shape == (6, 24, 20, 1)
     np.testing.assert_array_equal(images[..., 0], log_mel(audio, SMALL)[..., 1])
 

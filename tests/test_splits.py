@@ -88,7 +88,7 @@ def test_the_same_every_time_and_by_seed():
 def test_a_class_with_too_few_recordings_is_named():
     labels = ["dog"] * 6 + ["cat"] * 8
     sources = ["one", "two", "three"] * 2 + list(range(8))
-    with pytest.raises(InputError, match=r"at least 5 recordings for 5 folds; give a"):
+    with pytest.raises(InputError, match=r"at least 5 recordings for 5 folds; lower"):
         splits.stratified(labels, sources, 5, seed=0)
     with pytest.raises(InputError, match=r"'dog' has 3$"):
         splits.stratified(labels, sources, 4, seed=0)

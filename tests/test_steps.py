@@ -9,6 +9,7 @@ import pytest
 from audiojax import steps
 from audiojax.augment import Augment
 from audiojax.classifier import Classifier
+from audiojax.datasets.windows import Clipping
 from audiojax.features import LogMel
 from audiojax.models.layers import Dropout
 from tests.tiny import Tiny
@@ -21,7 +22,7 @@ def make_classifier(axis_name=None, dropout=0.0) -> Classifier:
         network=Tiny(num_classes=4, axis_name=axis_name, dropout=dropout),
         log_mel=LogMel(n_mels=SHAPE[0], frames=SHAPE[1]),
         classes=("a", "b", "c", "d"),
-        num_samples=100,
+        clipping=Clipping("pad", 100),
         weights=None,
     )
 

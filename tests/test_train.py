@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import signal
+from typing import Any
 
 import jax
 import numpy as np
@@ -49,7 +50,7 @@ def make_trainer(config):
     return make
 
 
-def train_one(trainer, workdir, seed=0):
+def train_one(trainer, workdir, seed=0) -> Any:
     """Trains fold 1 and gives its entry."""
     (end,) = trainer.train([Run(fold=1, seed=seed)], epath.Path(workdir))
     return end
@@ -158,6 +159,7 @@ def test_seeds_side_by_side_are_what_each_gives_alone(config, make_trainer, tmp_
     assert [entry["seed"] for entry in entries] == [0, 1, 2, 3]
     for seed in (0, 3):
         entry = train_one(alone, tmp_path / "alone", seed)
+        assert isinstance(entry, dict)
         found, expected = (
             saved_state(alone, tmp_path / name / f"fold1-seed{seed}")
             for name in ("together", "alone")
@@ -240,7 +242,7 @@ def test_standardisation_uses_the_training_clips_alone(config, make_trainer):
     trainer = make_trainer()
     image = jax.jit(trainer.classifier.image)
     audio = [
-        trainer.data.recordings.audio(i)[: trainer.classifier.num_samples]
+        trainer.data.recordings.audio(i)[: trainer.classifier.clipping.num_samples]
         for i in trainer.split(Run(1, 0)).train
     ]
     images = np.asarray(image(np.stack(audio)), np.float64)

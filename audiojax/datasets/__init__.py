@@ -7,8 +7,18 @@ import functools
 import os
 from collections.abc import Callable
 
-from audiojax.datasets import esc50, synthetic
+from audiojax.datasets import (
+    audio_csv,
+    audio_folder,
+    esc50,
+    gtzan,
+    prepare,
+    synthetic,
+    urbansound8k,
+)
+from audiojax.datasets.arrays import from_arrays
 from audiojax.datasets.recordings import Clip, Info, Recordings, Settings
+from audiojax.datasets.table import Table
 from audiojax.errors import InputError
 
 # TensorFlow, imported later than this, only moves data here. At its start it would
@@ -16,11 +26,34 @@ from audiojax.errors import InputError
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
-__all__ = ["DATASETS", "Clip", "Info", "Recordings", "Settings", "load"]
+__all__ = [
+    "DATASETS",
+    "TABLES",
+    "Clip",
+    "Info",
+    "Recordings",
+    "Settings",
+    "from_arrays",
+    "load",
+]
+
+# What reads the layout of those that are sound files.
+TABLES: dict[str, Callable[[Settings], Table]] = {
+    "esc50": functools.partial(esc50.read, "esc50"),
+    "esc10": functools.partial(esc50.read, "esc10"),
+    "urbansound8k": urbansound8k.read,
+    "gtzan": gtzan.read,
+    "audio_folder": audio_folder.read,
+    "audio_csv": audio_csv.read,
+}
+
+
+def _load(read: Callable[[Settings], Table], settings: Settings) -> Recordings:
+    return prepare.open_table(read(settings), settings)
+
 
 DATASETS: dict[str, Callable[[Settings], Recordings]] = {
-    "esc50": functools.partial(esc50.load, "esc50"),
-    "esc10": functools.partial(esc50.load, "esc10"),
+    **{name: functools.partial(_load, read) for name, read in TABLES.items()},
     "synthetic": synthetic.load,
 }
 

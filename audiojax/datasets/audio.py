@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import dataclasses
+import io
 import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import soundfile
 import soxr
+from etils import epath
 
 from audiojax.errors import InputError
 
@@ -25,6 +27,8 @@ FULL_SCALE = 32768
 # Lossy formats overshoot full scale a little and are clipped; what is far above it was
 # scaled wrongly, and clipping would destroy it.
 LOUDEST = 8.0
+# Runs of this many samples this near full scale tell of clipping; 8 bits end at 0.992.
+CLIPPED, CLIPPED_RUN = 0.99, 3
 # A length above this is a program's way of saying that it could not know the length.
 UNKNOWN_LENGTH = 0x7FFF0000
 # libsndfile takes a cut file for a shorter one and only notes it in its log: the size
@@ -35,7 +39,26 @@ OGG_PAGE = 65307
 OGG_LAST_PAGE = 4
 
 
-def read(path: Path, sample_rate: int) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """What was read.
+
+    Attributes:
+        samples: int16 [T].
+        clipped: whether some channel holds runs of samples near full scale, as a
+            recording that was too loud has them.
+    """
+
+    samples: np.ndarray
+    clipped: bool
+
+
+def read(path: os.PathLike[str], sample_rate: int) -> np.ndarray:
+    """The samples that `decode` gives: int16 [T]."""
+    return decode(path, sample_rate).samples
+
+
+def decode(path: os.PathLike[str], sample_rate: int) -> Sound:
     """Reads a sound file: channels averaged, then resampled with soxr.
 
     Args:
@@ -43,15 +66,17 @@ def read(path: Path, sample_rate: int) -> np.ndarray:
         sample_rate: of the result, in Hz.
 
     Returns:
-        int16 [T]. A mono file of 16 bits and that rate is returned as it is stored.
+        The sound, of at least one sample. A mono file of 16 bits and that rate is
+        returned as it is stored.
 
     Raises:
         InputError: if the file is unreadable, empty or cut off, or holds samples that
             are not numbers or far above full scale.
     """
     try:
-        with soundfile.SoundFile(path) as file:
-            rate, frames, whole = file.samplerate, file.frames, _is_whole(file, path)
+        raw = _opened(path)
+        with soundfile.SoundFile(raw) as file:
+            rate, frames, whole = file.samplerate, file.frames, _is_whole(file, raw)
             samples = file.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not a readable sound file ({error})") from error
@@ -60,25 +85,46 @@ def read(path: Path, sample_rate: int) -> np.ndarray:
             f"{path} is cut off: it ends after {len(samples) / rate:.3f} seconds, "
             "before the end that its header tells of"
         )
-    if not np.isfinite(samples).all():
+    if not len(samples):
+        raise InputError(f"{path} is empty: it holds no samples")
+    peak = max(samples.max(), -samples.min())
+    if not np.isfinite(peak):
         raise InputError(f"{path} has samples that are not finite numbers")
-    if np.abs(samples).max(initial=0) > LOUDEST:
-        raise InputError(
-            f"{path} has samples up to {np.abs(samples).max():.6g}; full scale is 1"
-        )
+    if peak > LOUDEST:
+        raise InputError(f"{path} has samples up to {peak:.6g}; full scale is 1")
     # The mean over one channel is slow for what it does.
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if rate != sample_rate:
-        mono = soxr.resample(mono, rate, sample_rate)
-    if not len(mono):
-        raise InputError(f"{path} is empty: it holds no samples")
-    return np.rint(mono * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+        # Of less than half a sample soxr leaves none; no clip is lost.
+        resampled = soxr.resample(mono, rate, sample_rate)
+        mono = resampled if len(resampled) else mono[:1]
+    steps = np.rint(mono * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1)
+    return Sound(steps.astype(np.int16), bool(peak >= CLIPPED) and _has_runs(samples))
 
 
-def _is_whole(file: soundfile.SoundFile, path: Path) -> bool:
+def _opened(path: os.PathLike[str]) -> Any:
+    """What libsndfile reads: a file of this machine by name, another's content."""
+    name = os.fspath(path)
+    if "://" in name:
+        return io.BytesIO(epath.Path(name).read_bytes())
+    return os.fsencode(name)  # there are names that are no text
+
+
+def _has_runs(samples: np.ndarray) -> bool:
+    """Whether samples [T, channels] stay near full scale on one side for a while."""
+    for side in (samples >= CLIPPED, samples <= -CLIPPED):
+        run = side[: len(side) - CLIPPED_RUN + 1].copy()
+        for k in range(1, CLIPPED_RUN):
+            run &= side[k : len(run) + k]
+        if run.any():
+            return True
+    return False
+
+
+def _is_whole(file: soundfile.SoundFile, raw: Any) -> bool:
     """Whether a file is as long as its headers say, as far as they do."""
     if file.format == "OGG":
-        return _ends(path)
+        return _ends(raw)
     shortened = SHORTENED.search(file.extra_info)
     if shortened is None:
         return True
@@ -86,11 +132,14 @@ def _is_whole(file: soundfile.SoundFile, path: Path) -> bool:
     return not present < declared < UNKNOWN_LENGTH
 
 
-def _ends(path: Path) -> bool:
+def _ends(raw: Any) -> bool:
     """Whether the last page of an Ogg file is the last of its stream."""
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - OGG_PAGE, 0))
-        tail = file.read()
+    if isinstance(raw, io.BytesIO):
+        tail = raw.getvalue()[-OGG_PAGE:]
+    else:
+        with open(raw, "rb") as file:
+            file.seek(max(os.path.getsize(raw) - OGG_PAGE, 0))
+            tail = file.read()
     page = tail.rfind(b"OggS")
     return page >= 0 and bool(tail[page + 5] & OGG_LAST_PAGE)
 
@@ -112,16 +161,3 @@ def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             yield result
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def problems(paths: Iterable[Path], sample_rate: int) -> list[str]:
-    """What `read` has to say against each of the files that it refuses."""
-
-    def problem(path: Path) -> str | None:
-        try:
-            read(path, sample_rate)
-        except InputError as error:
-            return str(error)
-        return None
-
-    return [text for text in in_parallel(problem, paths) if text is not None]

@@ -1,8 +1,11 @@
-"""Batches of clips or of their images, streamed by tf.data."""
+"""Batches of clips or of their images, fetched ahead by tf.data or by threads."""
 
 from __future__ import annotations
 
 import atexit
+import collections
+import concurrent.futures
+import dataclasses
 import functools
 import hashlib
 import json
@@ -16,22 +19,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
-from audiojax.datasets import folders
-from audiojax.datasets.recordings import Info, Recordings, listed
+from audiojax.datasets import folders, windows
+from audiojax.datasets.recordings import Info, Recordings
+from audiojax.datasets.windows import Clipping
 from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)
-
-# The accelerator is JAX's; TensorFlow would take all of its memory.
-tf.config.set_visible_devices([], "GPU")
 
 # Batches fetched at once, and finished ones kept waiting. More would only cost memory:
 # a batch of 32 clips of five seconds is 28 MB.
 PARALLEL = 2
 PREFETCH = 2
+
+# Streams of random numbers that must not be one.
+_ORDER, _WINDOW = (), (1,)
 
 Batch = dict[str, np.ndarray]
 Indices = Sequence[int] | np.ndarray
@@ -42,24 +45,46 @@ def num_batches(n: int, batch_size: int) -> int:
     return math.ceil(n / batch_size)
 
 
-def order(indices: Indices, *, seed: int, epoch: int) -> np.ndarray:
-    """The clip numbers in an epoch's order, which depends on seed and epoch alone.
+def order(
+    indices: Indices, *, seed: int, epoch: int, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """The clip numbers of an epoch, which depend on seed and epoch alone.
 
     Args:
         indices: [n] clip numbers.
         seed: of the run, at least 0.
         epoch: from 0.
+        weights: [n] how often each is wanted, in proportion; None for each once.
 
     Returns:
-        [n] the same numbers, permuted.
+        [n] the same numbers, permuted; or, with weights, drawn with replacement.
 
     Raises:
-        InputError: for a negative seed.
+        InputError: for a negative seed, or weights that are negative, not finite, all
+            0, or not as many as the clips.
     """
+    random = _random(seed, epoch, _ORDER)
+    if weights is None:
+        return random.permutation(indices)
+    weights = np.asarray(weights, np.float64)
+    if (
+        weights.shape != np.shape(indices)
+        or not (np.isfinite(weights) & (weights >= 0)).all()
+        or not weights.any()
+    ):
+        raise InputError(
+            f"the weights of {len(indices)} clips are {weights.size} numbers from "
+            f"{weights.min(initial=np.inf)} to {weights.max(initial=-np.inf)}; give "
+            "each clip a number of at least 0, and one of them more"
+        )
+    return random.choice(indices, len(weights), p=weights / weights.sum())
+
+
+def _random(seed: int, epoch: int, stream: tuple[int, ...]) -> np.random.Generator:
     if seed < 0:
         raise InputError(f"the seed is {seed}; give at least 0")
-    sequence = np.random.SeedSequence([seed, epoch])
-    return np.random.Generator(np.random.PCG64(sequence)).permutation(indices)
+    sequence = np.random.SeedSequence([seed, epoch, *stream])
+    return np.random.Generator(np.random.PCG64(sequence))
 
 
 def train_batches(
@@ -67,43 +92,60 @@ def train_batches(
     indices: Indices,
     *,
     batch_size: int,
-    num_samples: int,
+    clipping: Clipping,
     seed: int,
     epoch: int,
     start: int = 0,
     rows: slice = slice(None),
     image: Any = None,
+    weights: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """The batches of one epoch, in its order.
 
     The last one is filled up with clips from the epoch's start, whose mask is 0: they
     count in BatchNorm's statistics, where zeros would do harm, but not in the loss.
 
+    Of a clip longer than a row, "crop" takes a window anywhere, or one of the cached
+    images where those are given.
+
     Args:
         recordings: the data set.
         indices: [n] numbers of the clips to train on.
-        batch_size: rows of every batch.
-        num_samples: length of every row of audio: shorter clips are followed by
-            zeros, longer ones cut at the end, of which a warning tells.
+        batch_size: rows of every batch, on all processes together.
+        clipping: how clips become rows; what is cut is told in a warning.
         seed: of the run.
         epoch: from 0.
         start: batches of the epoch to leave out; none of their clips is read.
-        rows: which rows of every batch to give, where processes share them.
-        image: [N, mel, frames, C] by clip number, given instead of audio.
+        rows: which rows of every batch to give, where processes share them; clips of
+            the other rows are not read.
+        image: [W, mel, frames, C] as `image_cache` gives it, instead of audio.
+        weights: [n] to draw the epoch's n clips by, with replacement; None to take
+            each once.
 
     Returns:
         An iterator of {"audio": float32 [B, num_samples] or "image": float32
-        [B, mel, frames, C], "label": int32 [B], "mask": float32 [B], "index": int32
-        [B]}; mask is 0 for rows that only fill the batch.
+        [B, mel, frames, C], "label": int32 [B], or float32 [B, classes] with 0 and 1
+        if clips have several, "mask": float32 [B], "index": int32 [B], clip numbers};
+        mask is 0 for rows that only fill the batch. Where audio is to be stretched,
+        "length": int32 [B] is its true length in samples.
 
     Raises:
-        InputError: if there are no clips, or for a batch_size below 1
-            or a seed below 0.
+        InputError: if there are no clips, for a batch_size below 1 or a seed below 0,
+            or weights that can't be drawn by.
     """
-    ordered = order(np.asarray(indices), seed=seed, epoch=epoch)
-    place, mask = _rows(len(ordered), batch_size, lambda row: row % len(ordered))
-    wanted = slice(start, None), rows
-    return _stream(recordings, ordered[place][wanted], mask[wanted], num_samples, image)
+    indices = np.asarray(indices, np.int64)
+    row, mask = _rows(
+        len(indices), batch_size, lambda row: row % len(indices), start=start, rows=rows
+    )
+    clip = order(indices, seed=seed, epoch=epoch, weights=weights)
+    chance = _random(seed, epoch, _WINDOW).random(len(clip))
+    lengths = recordings.lengths[clip]
+    if image is None:
+        place = windows.drawn(lengths, clipping, chance)
+    else:
+        number = (chance * windows.counts(lengths, clipping)).astype(np.int64)
+        place = windows.first(recordings.lengths, clipping)[clip] + number
+    return _stream(recordings, clipping, image, clip[row], place[row], mask)
 
 
 def eval_batches(
@@ -111,68 +153,146 @@ def eval_batches(
     indices: Indices,
     *,
     batch_size: int,
-    num_samples: int,
+    clipping: Clipping,
+    rows: slice = slice(None),
     image: Any = None,
 ) -> Iterator[Batch]:
-    """Batches of the clips as given, each once; the last clip fills the last batch.
+    """Batches of all windows of the clips as given; the last one fills up the rows.
 
+    Windows of a clip follow each other, over the end of a batch if need be.
     Arguments, batches and errors are those of `train_batches`.
     """
-    indices = np.asarray(indices)
-    rows, mask = _rows(
-        len(indices), batch_size, lambda row: np.minimum(row, len(indices) - 1)
+    indices = np.asarray(indices, np.int64)
+    lengths = recordings.lengths[indices]
+    position, number = windows.every(lengths, clipping)
+    clip, last = indices[position], len(position) - 1
+    row, mask = _rows(
+        len(clip), batch_size, lambda row: np.minimum(row, last), rows=rows
     )
-    return _stream(recordings, indices[rows], mask, num_samples, image)
+    if image is None:
+        place = windows.starts(lengths[position], clipping, number)
+    else:
+        place = windows.first(recordings.lengths, clipping)[clip] + number
+    return _stream(recordings, clipping, image, clip[row], place[row], mask)
 
 
 def _rows(
-    n: int, batch_size: int, fill: Callable[[np.ndarray], np.ndarray]
+    n: int,
+    batch_size: int,
+    fill: Callable[[np.ndarray], np.ndarray],
+    *,
+    start: int = 0,
+    rows: slice,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which of n clips stand in which row, and a mask: both [batches, batch_size]."""
+    """Which of n examples stand in which row, and a mask: both [batches, B]."""
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; give at least 1")
     if n < 1:
         raise InputError("there are no clips to make batches of")
     row = np.arange(num_batches(n, batch_size) * batch_size).reshape(-1, batch_size)
+    row = row[start:, rows]
     return fill(row), (row < n).astype(np.float32)
 
 
 def _stream(
     recordings: Recordings,
-    indices: np.ndarray,
-    mask: np.ndarray,
-    num_samples: int,
+    clipping: Clipping,
     image: Any,
+    clip: np.ndarray,
+    place: np.ndarray,
+    mask: np.ndarray,
 ) -> Iterator[Batch]:
-    """Batches of the clips `indices` [batches, B], fetched ahead."""
+    """Batches fetched ahead.
+
+    Args:
+        recordings: the data set.
+        clipping: how clips become rows.
+        image: all cached images, or None for audio.
+        clip: [batches, B] clip numbers.
+        place: [batches, B] the window's first sample, or its number among the images.
+        mask: [batches, B].
+    """
     if image is None:
-        _warn_of_cut_clips(recordings, num_samples)
-        name, shape = "audio", (num_samples,)
-        fetch = functools.partial(_audio, recordings, num_samples)
+        _warn_of_cut_clips(recordings, clipping)
+        content = functools.partial(_audio, recordings, clipping)
     else:
-        name, shape = "image", image.shape[1:]
-        fetch = functools.partial(_images, image)
-    labels = np.array([clip.label for clip in recordings.info.clips], np.int32)
+        content = functools.partial(_images, image)
+    labels = _labels(recordings.info)
 
-    def load(index: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
-        data = tf.numpy_function(fetch, [index], tf.float32, stateful=False)
-        return {
-            name: tf.ensure_shape(data, (indices.shape[1], *shape)),
-            "label": tf.gather(labels, index),
-            "mask": mask,
-            "index": index,
-        }
+    def fetch(clip: np.ndarray, place: np.ndarray, mask: np.ndarray) -> Batch:
+        rows = {"label": labels[clip], "mask": mask, "index": clip.astype(np.int32)}
+        return content(clip, place) | rows
 
-    dataset = tf.data.Dataset.from_tensor_slices((indices.astype(np.int32), mask))
-    dataset = dataset.map(load, num_parallel_calls=PARALLEL, deterministic=True)
-    stream = _until_closed(dataset.prefetch(PREFETCH).as_numpy_iterator())
+    driver = _by_threads if recordings.in_memory or not _tensorflow() else _by_tf_data
+    stream = driver(fetch, clip, place, mask)
     _streams.add(stream)
     return stream
 
 
-def _until_closed(iterator: Any) -> Generator[Batch]:
-    """The iterator's batches; a generator, as that can be closed from outside."""
-    yield from iterator
+def _labels(info: Info) -> np.ndarray:
+    """Labels by clip number: int32 [N], or float32 [N, classes] if multi-label."""
+    if not info.multi_label:
+        return np.array([clip.label for clip in info.clips], np.int32)
+    labels = np.zeros((len(info.clips), info.num_classes), np.float32)
+    for row, clip in zip(labels, info.clips, strict=True):
+        row[list(clip.labels)] = 1
+    return labels
+
+
+@functools.cache
+def _tensorflow() -> Any:
+    """TensorFlow, loaded when first needed, or None where it is not installed."""
+    try:
+        import tensorflow as tf
+    except ImportError:
+        logger.info("TensorFlow is not installed; threads fetch the batches")
+        return None
+    # The accelerator is JAX's; TensorFlow would take all of its memory.
+    tf.config.set_visible_devices([], "GPU")
+    return tf
+
+
+def _by_tf_data(fetch: Callable[..., Batch], *table: np.ndarray) -> Generator[Batch]:
+    """`fetch` of every row of arrays [batches, B], in order, by tf.data."""
+    tf, failures = _tensorflow(), []
+    # A batch of no clips costs nothing and tells what the others hold.
+    empty = fetch(*(column.ravel()[:0] for column in table))
+    dtypes = [array.dtype for array in empty.values()]
+
+    def arrays(*row: np.ndarray) -> list[np.ndarray]:
+        try:
+            return list(fetch(*row).values())
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    def load(*row: Any) -> dict[str, Any]:
+        values = tf.numpy_function(arrays, row, dtypes, stateful=False)
+        return dict(zip(empty, values, strict=True))
+
+    dataset = tf.data.Dataset.from_tensor_slices(table)
+    dataset = dataset.map(load, num_parallel_calls=PARALLEL, deterministic=True)
+    try:
+        yield from dataset.prefetch(PREFETCH).as_numpy_iterator()
+    except tf.errors.OpError:
+        if failures:  # TensorFlow's own error would hide what is wrong with a clip.
+            raise failures[0] from None
+        raise
+
+
+def _by_threads(fetch: Callable[..., Batch], *table: np.ndarray) -> Generator[Batch]:
+    """`fetch` of every row of arrays [batches, B], in order, by threads."""
+    pending: collections.deque[concurrent.futures.Future[Batch]] = collections.deque()
+    pool = concurrent.futures.ThreadPoolExecutor(PARALLEL)
+    try:
+        for row in zip(*table, strict=True):
+            pending.append(pool.submit(fetch, *row))
+            if len(pending) == PARALLEL + PREFETCH:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 # Streams that someone holds. One that is left in the middle must be closed while Python
@@ -186,31 +306,30 @@ def _close_streams() -> None:
         stream.close()
 
 
-def _audio(recordings: Recordings, num_samples: int, indices: np.ndarray) -> np.ndarray:
-    """[B, num_samples], zeros after what is shorter."""
-    batch = np.zeros((len(indices), num_samples), np.float32)
-    for row, index in zip(batch, indices, strict=True):
-        samples = recordings.audio(index)[:num_samples]
-        row[: len(samples)] = samples
-    return batch
+def _audio(
+    recordings: Recordings, clipping: Clipping, clip: np.ndarray, start: np.ndarray
+) -> Batch:
+    """Waveforms [B, num_samples], and their true lengths if they are needed."""
+    audio = np.empty((len(clip), clipping.num_samples), np.float32)
+    for row, index, first in zip(audio, clip, start, strict=True):
+        row[:] = windows.fit(recordings.audio(index), first, clipping)
+    if clipping.mode != "stretch":
+        return {"audio": audio}
+    length = windows.true_lengths(recordings.lengths[clip], clipping)
+    return {"audio": audio, "length": length}
 
 
-def _images(image: Any, indices: np.ndarray) -> np.ndarray:
-    """[B, mel, frames, C]."""
-    return np.asarray(image[indices], np.float32)
+def _images(image: Any, clip: np.ndarray, place: np.ndarray) -> Batch:
+    """Images [B, mel, frames, C]."""
+    del clip
+    return {"image": np.asarray(image[place], np.float32)}
 
 
-def _warn_of_cut_clips(recordings: Recordings, num_samples: int) -> None:
-    """Says how many clips lose how much, once for a data set and length."""
-    over = recordings.lengths[recordings.lengths > num_samples] - num_samples
-    if len(over):
-        rate = recordings.info.sample_rate
-        _warn_once(
-            f"{recordings.info.name}: {len(over)} of {len(recordings)} clips are "
-            f"longer than {num_samples / rate:.3f} s and are cut at the end: half of "
-            f"them by at most {np.median(over) / rate:.3f} s, the longest by "
-            f"{over.max() / rate:.3f} s"
-        )
+def _warn_of_cut_clips(recordings: Recordings, clipping: Clipping) -> None:
+    """Says how many clips lose how much, once for a data set and clipping."""
+    unseen = windows.unseen(recordings.lengths, clipping, recordings.info.sample_rate)
+    if unseen is not None:
+        _warn_once(f"{recordings.info.name}: {unseen}")
 
 
 @functools.cache
@@ -223,33 +342,40 @@ def image_cache(
     *,
     key: str,
     shape: tuple[int, ...],
-    compute: Callable[[np.ndarray], Any],
-    num_samples: int,
+    compute: Callable[[Batch], Any],
+    clipping: Clipping,
     batch_size: int,
     cache_dir: str | None,
 ) -> np.ndarray:
-    """Every clip's image, computed once, kept on the disk and mapped into memory.
+    """The image of every window of every clip, computed once and kept on the disk.
+
+    The file is mapped into memory, never loaded: the system keeps in memory as much of
+    it as there is room for, and reads the rest again when it is asked for. So it is
+    the disk that it has to fit on; before anything is computed its size is told, and
+    compared with the room there.
 
     Args:
         recordings: the data set.
         key: names all settings of `compute`.
         shape: of one image: (mel, frames, C).
-        compute: [batch_size, num_samples] -> [batch_size, *shape].
-        num_samples: length to which clips are cut or filled up with zeros.
-        batch_size: clips computed at once.
+        compute: a batch as `eval_batches` gives it -> images [batch_size, *shape].
+        clipping: how clips become rows.
+        batch_size: windows computed at once.
         cache_dir: folder of the cache, or None for the default of prepared data.
 
     Returns:
-        float32 [N, *shape] by clip number, read-only.
+        float32 [W, *shape], read-only: the windows that evaluation sees, in the order
+        of `windows.every`. Clip number n has row n where each has one window.
 
     Raises:
         InputError: if there is not enough room on the disk.
     """
-    _warn_of_cut_clips(recordings, num_samples)
-    content = json.dumps([recordings.fingerprint, key, num_samples, shape])
+    _warn_of_cut_clips(recordings, clipping)
+    settings = dataclasses.asdict(clipping)
+    content = json.dumps([recordings.fingerprint, key, settings, shape])
     digest = hashlib.sha256(content.encode()).hexdigest()[:32]
     path = folders.data_dir(cache_dir) / f"log_mel-{digest}.npy"
-    shape = (len(recordings), *shape)
+    shape = (int(windows.counts(recordings.lengths, clipping).sum()), *shape)
     with folders.locked(path):
         if not path.exists():
             _check_room(path, shape)
@@ -257,7 +383,7 @@ def image_cache(
                 recordings,
                 np.arange(len(recordings)),
                 batch_size=batch_size,
-                num_samples=num_samples,
+                clipping=clipping,
             )
             _write_images(path, shape, batches, compute)
     try:
@@ -283,7 +409,7 @@ def _write_images(
     path: Path,
     shape: tuple[int, ...],
     batches: Iterator[Batch],
-    compute: Callable[[np.ndarray], Any],
+    compute: Callable[[Batch], Any],
 ) -> None:
     """Writes an `.npy` file batch by batch; it gets its name when it is whole."""
     part = path.with_name(f"{path.name}.part")
@@ -291,11 +417,11 @@ def _write_images(
     try:
         with (
             part.open("wb") as file,
-            tqdm(total=shape[0], desc="log-mel", unit=" clips", disable=None) as bar,
+            tqdm(total=shape[0], desc="log-mel", unit=" images", disable=None) as bar,
         ):
             np.lib.format.write_array_header_1_0(file, header)
             for batch in batches:
-                images = np.asarray(compute(batch["audio"]), "<f4")
+                images = np.asarray(compute(batch), "<f4")
                 images = images[batch["mask"] > 0]
                 if images.shape[1:] != shape[1:]:
                     raise ValueError(f"images {images.shape[1:]}, not {shape[1:]}")
@@ -306,31 +432,3 @@ def _write_images(
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def check_disjoint(info: Info, train_indices: Indices, test_indices: Indices) -> None:
-    """Checks that no source recording is heard in training and in the test.
-
-    Recordings that the publisher's own folds share are only warned of.
-
-    Raises:
-        InputError: if one is; the clips are named.
-    """
-    trained = {info.clips[i].source: info.clips[i] for i in train_indices}
-    tested = {info.clips[i].source: info.clips[i] for i in test_indices}
-    pairs = {
-        source: f"{trained[source].filename} and {tested[source].filename}"
-        for source in sorted(trained.keys() & tested.keys())
-    }
-    known = [source for source in pairs if source in info.shared_sources]
-    if known:
-        logger.warning(
-            "%s: its own folds share %d recordings between training and test: %s",
-            *(info.name, len(known), listed(pairs.pop(source) for source in known)),
-        )
-    if pairs:
-        raise InputError(
-            f"{info.name}: {len(pairs)} source recordings are on both sides of the "
-            f"split, which would flatter the result: {listed(pairs.values())}; put the "
-            "clips of a recording into one fold"
-        )

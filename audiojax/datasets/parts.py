@@ -7,7 +7,7 @@ import logging
 
 import numpy as np
 
-from audiojax.datasets import batches, splits
+from audiojax.datasets import checks, splits
 from audiojax.datasets.recordings import Info, listed
 from audiojax.errors import InputError
 
@@ -29,7 +29,13 @@ class Split:
     test: np.ndarray
 
 
-def split(info: Info, fold: int, validation: str | None = None) -> Split:
+def split(
+    info: Info,
+    fold: int,
+    validation: str | None = None,
+    *,
+    allow_leaks: bool = False,
+) -> Split:
     """The clips that a run trains on, picks by and tests on.
 
     Args:
@@ -37,10 +43,11 @@ def split(info: Info, fold: int, validation: str | None = None) -> Split:
         fold: the fold to test on.
         validation: None; "fold" for the fold after the test fold; or a share such as
             "0.15" of the other folds' clips, by class and recording.
+        allow_leaks: only warn of recordings that training and test share.
 
     Raises:
-        InputError: if the data set has no such fold, or too few, or a source recording
-            has clips on both sides.
+        InputError: if the data set has no such fold, or too few, if a class has no
+            clip to train on, or a source recording has clips on both sides.
     """
     if fold not in info.folds or len(info.folds) < 2:
         raise InputError(
@@ -51,7 +58,7 @@ def split(info: Info, fold: int, validation: str | None = None) -> Split:
     others, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
     held = _held_out(info, folds[others], others, fold, validation)
     train, held = others[~held], others[held]
-    batches.check_disjoint(info, train, test)
+    checks.check_split(info, train, test, allow_leaks=allow_leaks)
     return Split(train, _unshared(info, held, np.concatenate([train, test])), test)
 
 

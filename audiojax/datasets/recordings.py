@@ -136,12 +136,14 @@ class Recordings:
         lengths: [N] length of each clip in samples.
         read: gives a clip's samples, float32 [T] in [-1, 1]; safe to call from several
             threads at once.
+        in_memory: whether `read` opens no file; batches then need no TensorFlow.
     """
 
     info: Info
     fingerprint: str
     lengths: np.ndarray
     read: Callable[[int], np.ndarray]
+    in_memory: bool = False
 
     def __len__(self) -> int:
         return len(self.info.clips)

@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from audiojax.datasets.recordings import listed
+from audiojax.datasets import checks
+from audiojax.datasets.recordings import Settings, listed
+from audiojax.datasets.table import Table
 from audiojax.errors import InputError
 
 # A clip's class, or all of its classes, by name or number.
 Label = str | int
 Labels = Sequence[Label | tuple[Label, ...]]
+
+
+def chosen(table: Table, settings: Settings) -> Table:
+    """The table with the folds of `settings.split`: its own, or others made here.
+
+    Raises:
+        InputError: if they can't be made, or would leak; see `checks.check_random`.
+    """
+    if settings.split == "random":
+        info = table.info(settings.sample_rate)
+        checks.check_random(info, allow_leaks=settings.allow_leaks)
+        return made(table, settings, [row.filename for row in table.rows])
+    if settings.split == "stratified":
+        return made(table, settings, [row.source for row in table.rows])
+    return table
+
+
+def made(table: Table, settings: Settings, sources: Sequence[str]) -> Table:
+    """The table with stratified folds, clips of one of `sources` [N] together.
+
+    Raises:
+        InputError: if a class has fewer sources than there are folds, which a
+            misspelt one has too.
+    """
+    checks.check_names(table.name, table.classes)
+    labels = [tuple(table.classes[i] for i in row.labels) for row in table.rows]
+    folds = stratified(labels, sources, settings.num_folds, settings.seed).tolist()
+    rows = [
+        dataclasses.replace(row, fold=fold)
+        for row, fold in zip(table.rows, folds, strict=True)
+    ]
+    return dataclasses.replace(table, rows=tuple(rows), official_folds=False)
 
 
 def stratified(
@@ -40,7 +75,7 @@ def stratified(
     if num_folds < 2:
         raise InputError(f"num_folds is {num_folds}; give at least 2")
     counts, place = _count(
-        labels, sources, num_folds, f"{num_folds} folds; give a smaller num_folds"
+        labels, sources, num_folds, f"{num_folds} folds; lower config.data.num_folds"
     )
     wanted = np.tile(counts.sum(axis=0) / num_folds, (num_folds, 1))
     return _assign(counts, wanted, seed)[place] + 1
@@ -101,8 +136,8 @@ def _count(
     ]
     if few:
         raise InputError(
-            f"each class needs clips of at least {least} recordings for {purpose}, or "
-            f"add recordings: {listed(few)}"
+            f"each class needs at least {least} recordings for {purpose}, or add "
+            f"recordings: {listed(few)}"
         )
     return counts, np.array([row[source] for source in sources])
 

@@ -1,0 +1,194 @@
+"""Clips of any length as rows of one length: which part of a clip, and what fills up.
+
+A clip that is longer than a row is cut, or seen through windows; one that is shorter
+is filled up with zeros or with itself, or its image is stretched. What holds in
+training and in evaluation holds in prediction too, so a `Clipping` is part of the
+classifier.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from audiojax.errors import InputError
+
+MODES = ("pad", "repeat", "crop", "stretch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Clipping:
+    """How a clip of any length becomes rows of `num_samples`.
+
+    Attributes:
+        mode: what is done with clips of another length.
+            "pad": zeros follow what is shorter; what is longer is cut at the end.
+            "repeat": what is shorter is repeated until the row is full; what is longer
+            is cut at the end.
+            "crop": zeros follow what is shorter; of what is longer, training sees a
+            random window, a new one each epoch, and evaluation averages the logits of
+            evenly spaced ones.
+            "stretch": the image of what is shorter is made of its own samples alone
+            and stretched to full width, as the paper's code does with the slices of
+            UrbanSound8K; what is longer is cut at the end.
+        num_samples: length of a row.
+        num_windows: the most windows of a clip in evaluation; for "crop".
+
+    Raises:
+        InputError: for an unknown mode, or a number below 1.
+    """
+
+    mode: str
+    num_samples: int
+    num_windows: int = 1
+
+    def __post_init__(self):
+        if self.mode not in MODES:
+            raise InputError(
+                f"config.data.clip_mode is {self.mode!r}; choose {', '.join(MODES)}"
+            )
+        if self.num_samples < 1:
+            raise InputError(
+                f"config.data.clip_seconds makes clips of {self.num_samples} samples; "
+                "give at least one sample"
+            )
+        if self.num_windows < 1:
+            raise InputError(
+                f"config.data.num_windows is {self.num_windows}; give at least 1"
+            )
+
+
+def counts(lengths: np.ndarray, clipping: Clipping) -> np.ndarray:
+    """How many windows of each clip evaluation sees.
+
+    As many as it takes to cover the clip, but at most `num_windows`; one of each clip
+    that is no longer than a row, and one in every mode but "crop".
+
+    Args:
+        lengths: [N] in samples.
+        clipping: how clips become rows.
+
+    Returns:
+        int64 [N].
+    """
+    lengths = np.asarray(lengths, np.int64)
+    if clipping.mode != "crop":
+        return np.ones_like(lengths)
+    return np.clip(-(-lengths // clipping.num_samples), 1, clipping.num_windows)
+
+
+def every(lengths: np.ndarray, clipping: Clipping) -> tuple[np.ndarray, np.ndarray]:
+    """All windows of all clips that evaluation sees, those of a clip together.
+
+    Args:
+        lengths: [N] in samples.
+        clipping: how clips become rows.
+
+    Returns:
+        For each of W windows the position of its clip in `lengths`, and its number
+        in that clip, from 0: both int64 [W].
+    """
+    count = counts(lengths, clipping)
+    clip = np.repeat(np.arange(len(count)), count)
+    return clip, np.arange(len(clip)) - first(lengths, clipping)[clip]
+
+
+def first(lengths: np.ndarray, clipping: Clipping) -> np.ndarray:
+    """Where in `every` the windows of each clip begin: int64 [N]."""
+    count = counts(lengths, clipping)
+    return np.cumsum(count) - count
+
+
+def starts(
+    lengths: np.ndarray, clipping: Clipping, number: np.ndarray | int
+) -> np.ndarray:
+    """Where windows begin: the first and last at the clip's ends, the others even.
+
+    A single window of a longer clip stands in its middle.
+
+    Args:
+        lengths: [N] of each window's clip, in samples.
+        clipping: how clips become rows.
+        number: [N] or one for all: the window's number in its clip, from 0.
+
+    Returns:
+        int64 [N], in samples from the clip's start.
+    """
+    spare, count = _spare(lengths, clipping), counts(lengths, clipping)
+    return np.where(count > 1, number * spare // np.maximum(count - 1, 1), spare // 2)
+
+
+def drawn(lengths: np.ndarray, clipping: Clipping, chance: np.ndarray) -> np.ndarray:
+    """Where random windows begin, all places alike.
+
+    Args:
+        lengths: [N] of each window's clip, in samples.
+        clipping: how clips become rows.
+        chance: [N] random numbers from [0, 1).
+
+    Returns:
+        int64 [N], in samples from the clip's start; 0 in every mode but "crop".
+    """
+    return (chance * (_spare(lengths, clipping) + 1)).astype(np.int64)
+
+
+def _spare(lengths: np.ndarray, clipping: Clipping) -> np.ndarray:
+    """Samples by which each clip's window can move: [N]."""
+    lengths = np.asarray(lengths, np.int64)
+    if clipping.mode != "crop":
+        return np.zeros_like(lengths)
+    return np.maximum(lengths - clipping.num_samples, 0)
+
+
+def fit(samples: np.ndarray, start: int, clipping: Clipping) -> np.ndarray:
+    """One row: the clip's window from `start`, filled up to full length.
+
+    Args:
+        samples: [T] of the whole clip.
+        start: the first sample of the window.
+        clipping: how clips become rows.
+
+    Returns:
+        float32 [num_samples].
+    """
+    window = np.asarray(samples, np.float32)[start : start + clipping.num_samples]
+    missing = clipping.num_samples - len(window)
+    if not missing:
+        return window
+    if clipping.mode == "repeat":
+        return np.resize(window, clipping.num_samples)
+    return np.pad(window, (0, missing))
+
+
+def true_lengths(lengths: np.ndarray, clipping: Clipping) -> np.ndarray:
+    """How many samples of a row are the clip's own: int32 [N]."""
+    return np.minimum(lengths, clipping.num_samples).astype(np.int32)
+
+
+def unseen(lengths: np.ndarray, clipping: Clipping, sample_rate: int) -> str | None:
+    """What evaluation does not see of these clips, as a sentence; None if all is seen.
+
+    Args:
+        lengths: [N] in samples.
+        clipping: how clips become rows.
+        sample_rate: in Hz.
+    """
+    seen = counts(lengths, clipping) * clipping.num_samples
+    lost = (lengths - seen)[lengths > seen] / sample_rate
+    if not len(lost):
+        return None
+    row = f"{clipping.num_samples / sample_rate:.3f} s"
+    half, most = f"{np.median(lost):.3f} s", f"{lost.max():.3f} s"
+    longer = f"{len(lost)} of {len(lengths)} clips are longer than"
+    if clipping.mode != "crop":
+        return (
+            f"{longer} {row} and are cut at the end: half of them by at most {half}, "
+            f"the longest by {most}"
+        )
+    enough = -(-int(np.max(lengths)) // clipping.num_samples)
+    return (
+        f"{longer} {clipping.num_windows} windows of {row}, and evaluation leaves out "
+        f"what lies between: of half of them at most {half}, of the longest {most}; "
+        f"config.data.num_windows={enough} would leave out nothing"
+    )

@@ -1,0 +1,95 @@
+import jax
+import numpy as np
+import pytest
+
+from audiojax import classifier
+from audiojax.datasets import Clip, Info, Recordings, batches
+from audiojax.datasets.windows import Clipping
+from audiojax.errors import InputError
+from audiojax.features import log_mel
+from tests import tiny
+
+RATE = 8000
+ROW = RATE // 2
+
+
+@pytest.fixture
+def config():
+    config = tiny.get_config()
+    config.features.update(sample_rate=RATE, n_fft=800, n_mels=16, frames=16)
+    config.data.clip_seconds = 0.5
+    config.data.num_windows = 3
+    return config
+
+
+def uneven_recordings():
+    """Noise from a twentieth of a row to five rows long."""
+    lengths = np.array([200, 399, 2000, ROW, ROW + 1, 11000, 20000])
+    clips = tuple(
+        Clip(str(i), (i % 2,), i % 2 + 1, str(i)) for i in range(len(lengths))
+    )
+
+    def read(index):
+        random = np.random.default_rng(index)
+        return random.normal(scale=0.1, size=lengths[index]).astype(np.float32)
+
+    info = Info("uneven", ("a", "b"), RATE, clips)
+    return Recordings(info, "of noise", lengths, read, in_memory=True)
+
+
+def test_the_config_says_what_becomes_of_lengths(config):
+    config.data.clip_mode = "crop"
+    found = classifier.create(config, ("a", "b"))
+    assert found.clipping == Clipping("crop", ROW, 3)
+    assert found.image_shape == (16, 16, 3)
+
+
+def test_an_unknown_way_with_lengths_is_named(config):
+    config.data.clip_mode = "wrap"
+    with pytest.raises(InputError, match="clip_mode is 'wrap'; choose pad, repeat"):
+        classifier.create(config, ("a", "b"))
+
+
+def test_an_unknown_compute_type_is_named(config):
+    config.model.dtype = "float16"
+    with pytest.raises(InputError, match="dtype is 'float16'; choose one of float32"):
+        classifier.create(config, ("a", "b"))
+
+
+@pytest.mark.parametrize("mode", ["pad", "repeat", "crop", "stretch"])
+def test_cached_images_are_those_of_the_waveforms(config, mode, tmp_path):
+    """Both stages see the same in evaluation, whatever a clip's length."""
+    config.data.clip_mode = mode
+    parts = classifier.create(config, ("a", "b"))
+    recordings = uneven_recordings()
+    given = {"batch_size": 4, "clipping": parts.clipping}
+    compute = jax.jit(parts.batch_image)
+    images = batches.image_cache(
+        recordings,
+        key=repr(parts.log_mel),
+        shape=parts.image_shape,
+        compute=compute,
+        cache_dir=str(tmp_path),
+        **given,
+    )
+    indices = [5, 0, 2, 4, 1]
+    audio = batches.eval_batches(recordings, indices, **given)
+    cached = batches.eval_batches(recordings, indices, image=images, **given)
+    for left, right in zip(audio, cached, strict=True):
+        np.testing.assert_array_equal(compute(right), right["image"])
+        np.testing.assert_allclose(compute(left), right["image"], atol=1e-5)
+        assert np.isfinite(right["image"]).all()
+
+
+def test_stretched_images_are_of_the_clips_own_samples(config):
+    config.data.clip_mode = "stretch"
+    parts = classifier.create(config, ("a", "b"))
+    recordings = uneven_recordings()
+    (batch,) = batches.eval_batches(
+        recordings, range(4), batch_size=4, clipping=parts.clipping
+    )
+    images = jax.jit(parts.batch_image)(batch)
+    alone = log_mel(recordings.audio(2)[None], parts.log_mel)
+    np.testing.assert_allclose(images[2], alone[0], atol=1e-4)
+    padded = log_mel(batch["audio"], parts.log_mel)
+    assert np.abs(padded[2] - alone[0]).max() > 1
