@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import hashlib
 import logging
+import os
+import re
 from typing import Any
 
 import jax
@@ -17,6 +20,10 @@ from audiojax.errors import InputError
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+# Folders that Orbax gives their names only when they are whole.
+UNFINISHED = ".orbax-checkpoint-tmp"
+# What Orbax and TensorStore raise where a disk is full, gone or read-only.
+WRITE_ERRORS = (OSError, ValueError, RuntimeError)
 
 
 def _sha256(path: epath.Path) -> str:
@@ -61,6 +68,15 @@ def fault(step_dir: epath.Path) -> str | None:
         if names
     ]
     return "; ".join(parts) or None
+
+
+def _reason(error: Exception) -> str:
+    """Why something could not be written, in the system's words if it has any."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if number := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(number[1]))
+    return str(error).partition("\n")[0][:200]
 
 
 class Checkpoints:
@@ -109,10 +125,16 @@ class Checkpoints:
             self.wait()
         finally:
             self._sealer.shutdown()
-            self._manager.close()
+            # It raises again what went wrong with a save, of which `wait` tells.
+            with contextlib.suppress(*WRITE_ERRORS):
+                self._manager.close()
 
     def _set_aside_damaged(self) -> None:
         for path in sorted(self.directory.iterdir()):
+            if path.name.endswith(UNFINISHED):
+                logger.info("removing %s, which was not finished", path)
+                path.rmtree()
+                continue
             if not path.is_dir() or (problem := fault(path)) is None:
                 continue
             aside = self.directory.parent / "damaged" / path.name
@@ -139,23 +161,41 @@ class Checkpoints:
             step: number of batches seen.
             state: a tree of arrays.
             metadata: what else belongs to the moment, as JSON.
+
+        Raises:
+            InputError: if the one before could not be written, or this one not begun.
         """
         self.wait()
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(metadata)
-            ),
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(metadata)
         )
+        try:
+            self._manager.save(step, args=items)
+        except WRITE_ERRORS as error:
+            raise self._not_written(step, error) from error
         self._sealing = self._sealer.submit(self._seal, step)
 
     def _seal(self, step: int) -> None:
-        self._manager.wait_until_finished()
-        step_dir = self.directory / str(step)
-        files.write_json(step_dir / MANIFEST, _sums(step_dir))
+        try:
+            self._manager.wait_until_finished()
+            step_dir = self.directory / str(step)
+            files.write_json(step_dir / MANIFEST, _sums(step_dir))
+        except WRITE_ERRORS as error:
+            raise self._not_written(step, error) from error
+
+    def _not_written(self, step: int, error: Exception) -> InputError:
+        return InputError(
+            f"checkpoint {step} can't be written to {self.directory} "
+            f"({_reason(error)}); the one before it is whole, so make room there and "
+            "type the same command again to go on from it"
+        )
 
     def wait(self) -> None:
-        """Waits until the last save is whole on disk."""
+        """Waits until the last save is whole on disk.
+
+        Raises:
+            InputError: if it could not be written; those before it stay.
+        """
         if self._sealing is not None:
             sealing, self._sealing = self._sealing, None
             sealing.result()

@@ -29,12 +29,18 @@ def on_terminate(_signum: int, _frame: object) -> None:
     stop("terminated; type the same command again to go on", 128 + signal.SIGTERM)
 
 
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+
 def prepare() -> None:
     """Sets up messages, signals and the cache of compiled programs."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     logging.getLogger("audiojax").setLevel(logging.INFO)
-    # Orbax tells of each of its parts on absl's logger.
+    # Orbax tells of each of its parts on absl's logger, and there also of the errors
+    # that it raises, with a traceback from every thread.
     absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_logger().addFilter(_not_of_orbax)
     signal.signal(signal.SIGTERM, on_terminate)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
