@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,11 +30,17 @@ from audiojax.errors import InputError
 Predictions = Mapping[str, np.ndarray]
 Average = Callable[[Sequence[np.ndarray], "Sequence[float] | None"], np.ndarray]
 
-# Each takes members' logits, gives what is scored as logits.
-AVERAGES: dict[str, Average] = {
-    "logits": evaluate.average,
-    "probabilities": evaluate.average_probabilities,
+# By name, and by whether a clip may have several classes. Each takes members' logits
+# and gives what is scored as logits.
+AVERAGES: dict[tuple[str, bool], Average] = {
+    ("logits", False): evaluate.average,
+    ("logits", True): evaluate.average,
+    ("probabilities", False): evaluate.average_probabilities,
+    ("probabilities", True): functools.partial(
+        evaluate.average_probabilities, multi_label=True
+    ),
 }
+KINDS = ("logits", "probabilities")
 WEIGHTS = ("equal", "validation")
 TEST, VALIDATION = "predictions.npz", "validation.npz"
 MOST_NAMED = 10
@@ -80,7 +87,7 @@ class Clips:
 
     Attributes:
         filename: [N].
-        label: [N].
+        label: [N], or [N, classes] of 0 and 1.
         logits: for each workdir, one array [N, classes] a run.
     """
 
@@ -440,26 +447,28 @@ def score_fold(
             validation.members(average), validation.label, average
         ).tolist()
 
-    def accuracy(logits: np.ndarray) -> float:
-        return evaluate.scores(logits, test.label)["accuracy"]
+    def score(logits: np.ndarray) -> float:
+        scored = evaluate.scores(logits, test.label)
+        return scored[evaluate.metric(scored)]
 
     by_workdir = [
         {
             "weight": 1 / len(members) if weights is None else weights[i],
-            "single": float(np.mean([accuracy(run) for run in test.logits[i]])),
-            "ensemble": accuracy(member),
+            "single": float(np.mean([score(run) for run in test.logits[i]])),
+            "ensemble": score(member),
         }
         for i, member in enumerate(members)
     ]
     scores = evaluate.scores(average(members, weights), test.label)
+    best = scores[evaluate.metric(scores)]
     single = float(np.mean([workdir["single"] for workdir in by_workdir]))
     return {
         "num_clips": scores["num_clips"],
         "workdirs": by_workdir,
         "single": single,
-        "ensemble": scores["accuracy"],
+        "ensemble": best,
         "loss": scores["loss"],
-        "gain": scores["accuracy"] - single,
+        "gain": best - single,
     }
 
 
@@ -491,11 +500,11 @@ def ensemble(
     Returns:
         `average`, `weights`, `classes`; `workdirs` with `workdir` and `model`;
         `folds`, for each: `num_clips`; in `workdirs`, in the same order, its `weight`,
-        the mean accuracy `single` of its runs, the accuracy `ensemble` of their
+        the mean score `single` of its runs (accuracy, or mAP), that `ensemble` of their
         average, and the names of its `runs`; `single`, the mean over the workdirs;
-        `ensemble` and `loss` (nats), the accuracy and cross-entropy of all averaged;
+        `ensemble` and `loss` (nats), the score and cross-entropy of all averaged;
         `gain`, ensemble less single. `summary` has mean and standard deviation over
-        the folds. Accuracies are shares of 1.
+        the folds. Scores are shares of 1.
 
     Raises:
         InputError: if the workdirs can't be averaged; says all that is wrong.
@@ -504,7 +513,8 @@ def ensemble(
     workdirs, clips = open_all(paths, folds, names)
     scored = []
     for fold, by_name in clips.items():
-        scores = score_fold(by_name[TEST], by_name.get(VALIDATION), AVERAGES[average])
+        how = AVERAGES[average, by_name[TEST].label.ndim == 2]
+        scores = score_fold(by_name[TEST], by_name.get(VALIDATION), how)
         for workdir, entry in zip(workdirs, scores["workdirs"], strict=True):
             entry["runs"] = workdir.runs[fold]
         scored.append({"fold": fold, **scores})
@@ -560,7 +570,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 def define_flags() -> None:
     """Defines the flags, only for the command: importing this module brings none."""
-    flags.DEFINE_enum("average", "logits", list(AVERAGES), "What is averaged.")
+    flags.DEFINE_enum("average", "logits", list(KINDS), "What is averaged.")
     flags.DEFINE_enum(
         "weights", "equal", WEIGHTS, "Equal, or chosen on the validation clips."
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from scipy import special
+from sklearn import metrics
 
 from audiojax.classifier import Variables
 from audiojax.errors import InputError
@@ -70,14 +72,20 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def scores(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
-    """Accuracy and mean cross-entropy.
+    """What the predictions are worth, by scikit-learn's definitions.
 
     Args:
         logits: [N, classes].
-        label: [N], class numbers.
+        label: [N] class numbers, or [N, classes] of 0 and 1 where a clip may have
+            several classes or none.
 
     Returns:
-        `accuracy` as a share of 1, `loss` in nats, `num_clips`.
+        With one class a clip `accuracy`, `balanced_accuracy` (the mean of the classes'
+        recalls) and `macro_f1` (the mean of their F1), each as a share of 1, and
+        `loss`, the mean cross-entropy in nats. With several `mAP`, the mean of the
+        average precision of the classes that occur, `macro_f1` of the classes with
+        more than even odds, and `loss`, the mean binary cross-entropy in nats. And
+        `num_clips`.
 
     Raises:
         InputError: if a logit is not finite: all-NaN logits would score as class 0.
@@ -88,12 +96,47 @@ def scores(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
             f"{bad} of {len(logits)} clips have logits that are not finite; the "
             "training diverged, so lower config.optimizer.learning_rate"
         )
-    rows = np.arange(len(label))
+    score = _multi_label if label.ndim == 2 else _single_label
+    found = {name: float(value) for name, value in score(logits, label).items()}
+    return found | {"num_clips": len(label)}
+
+
+def _single_label(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
+    predicted = logits.argmax(axis=-1)
+    with warnings.catch_warnings():
+        # A class that is predicted and not there has no recall, and is left out.
+        warnings.filterwarnings("ignore", message="y_pred contains classes")
+        balanced = metrics.balanced_accuracy_score(label, predicted)
     return {
-        "accuracy": float(np.mean(logits.argmax(-1) == label)),
-        "loss": float(-np.mean(log_softmax(logits)[rows, label])),
-        "num_clips": len(label),
+        "accuracy": np.mean(predicted == label),
+        "balanced_accuracy": balanced,
+        "macro_f1": metrics.f1_score(label, predicted, average="macro"),
+        "loss": -np.mean(log_softmax(logits)[np.arange(len(label)), label]),
     }
+
+
+def _multi_label(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
+    there = label.any(axis=0)
+    precisions = [
+        metrics.average_precision_score(label[:, i], logits[:, i])
+        for i in np.flatnonzero(there)
+    ]
+    logits = np.asarray(logits, np.float64)
+    return {
+        "mAP": np.mean(precisions) if precisions else 0.0,
+        "macro_f1": metrics.f1_score(
+            label,
+            logits > 0,
+            average="macro",
+            zero_division=0,  # pyright: ignore[reportArgumentType]
+        ),
+        "loss": np.mean(np.logaddexp(0, logits) - label * logits),
+    }
+
+
+def metric(scored: Mapping[str, Any]) -> str:
+    """The name of the score that is reported first: "mAP" or "accuracy"."""
+    return "mAP" if "mAP" in scored else "accuracy"
 
 
 def average(
@@ -113,9 +156,12 @@ def average(
 
 
 def average_probabilities(
-    members: Sequence[np.ndarray], weights: Sequence[float] | None = None
+    members: Sequence[np.ndarray],
+    weights: Sequence[float] | None = None,
+    *,
+    multi_label: bool = False,
 ) -> np.ndarray:
-    """The mean of several members' probabilities, as its logarithm.
+    """The mean of several members' probabilities, as logits that give it.
 
     So it is scored, averaged again or shown as any other logits are; and no
     probability is rounded to 0 on the way.
@@ -123,14 +169,23 @@ def average_probabilities(
     Args:
         members: logits, one array [N, classes] a member, of the same clips.
         weights: one a member, not all 0, made to sum to 1; None: all alike.
+        multi_label: whether each class has a probability of its own, the sigmoid of
+            its logit, instead of a share of the softmax.
 
     Returns:
-        Log-probabilities [N, classes] float64.
+        Logits [N, classes] float64; with one class a clip log-probabilities.
     """
     shares = np.ones(len(members)) if weights is None else np.asarray(weights)
     shares = (shares / shares.sum())[:, None, None]
-    logs = np.stack([log_softmax(m) for m in members])
-    return np.asarray(special.logsumexp(logs, axis=0, b=shares))
+
+    def log_mean(logs: Sequence[np.ndarray]) -> np.ndarray:
+        return np.asarray(special.logsumexp(np.stack(logs), axis=0, b=shares))
+
+    if not multi_label:
+        return log_mean([log_softmax(m) for m in members])
+    wide = [np.asarray(m, np.float64) for m in members]
+    there = log_mean([special.log_expit(m) for m in wide])
+    return there - log_mean([special.log_expit(-m) for m in wide])
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -15,7 +15,7 @@ import optax
 from etils import epath
 from tqdm import tqdm
 
-from audiojax import steps
+from audiojax import evaluate, steps
 from audiojax.checkpoints import Checkpoints
 from audiojax.classifier import Variables
 from audiojax.datasets.parts import Split
@@ -308,4 +308,5 @@ class Loop:
 
 
 def _named(part: str, scored: dict[str, Any]) -> dict[str, float]:
-    return {f"{part}_{name}": scored[name] for name in ("accuracy", "loss")}
+    names = (evaluate.metric(scored), "loss")
+    return {f"{part}_{name}": scored[name] for name in names}

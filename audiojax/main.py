@@ -50,11 +50,11 @@ def parse(argv: list[str]) -> list[str]:
 
 def show(workdir: str) -> None:
     """Prints the scores, where everything is, and what to type next."""
-    report.write(workdir)
+    picture = report.write(workdir)
     again = shlex.join([*sys.orig_argv, "--mode", "evaluate"])
     print(
         f"results      {workdir}/results.json\n"
-        f"confusion    {workdir}/confusion.png\n"
+        f"picture      {picture}\n"
         f"checkpoints  {workdir}/fold*-seed*/checkpoints\n"
         f"score them again with\n  {again}"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from audiojax import files
+from audiojax import evaluate, files
 from audiojax.errors import InputError
 
 
@@ -63,7 +63,7 @@ class Progress:
 
 
 def _rank(scored: Mapping[str, Any]) -> tuple[float, float]:
-    return scored["accuracy"], -scored["loss"]
+    return scored[evaluate.metric(scored)], -scored["loss"]
 
 
 class Scalars:

@@ -14,12 +14,16 @@ from sklearn import metrics
 from audiojax import files
 
 
-def write(workdir: epath.PathLike) -> None:
-    """Draws `confusion.png` from what a finished sweep left in its workdir.
+def write(workdir: epath.PathLike) -> epath.Path:
+    """Draws what a finished sweep left in its workdir.
 
     Args:
         workdir: holds `results.json`, and `predictions.npz` for each run in it; with
             several seeds, each clip counts once for each.
+
+    Returns:
+        The picture: `confusion.png`, or `average_precision.png` where a clip may have
+        several classes.
     """
     workdir = epath.Path(workdir)
     results = files.read_json(workdir / "results.json")
@@ -27,12 +31,43 @@ def write(workdir: epath.PathLike) -> None:
         files.read_arrays(workdir / run["name"] / "predictions.npz")
         for run in results["runs"]
     ]
-    confusion_matrix(
-        np.concatenate([p["label"] for p in predictions]),
-        np.concatenate([p["logits"].argmax(axis=-1) for p in predictions]),
-        results["classes"],
-        workdir / "confusion.png",
+    label, logits = (
+        np.concatenate([p[name] for p in predictions]) for name in ("label", "logits")
     )
+    if label.ndim == 2:
+        path = workdir / "average_precision.png"
+        average_precision(label, logits, results["classes"], path)
+    else:
+        path = workdir / "confusion.png"
+        confusion_matrix(label, logits.argmax(axis=-1), results["classes"], path)
+    return path
+
+
+def average_precision(
+    label: np.ndarray, logits: np.ndarray, classes: Sequence[str], path: epath.PathLike
+) -> None:
+    """Draws the average precision of each class, from the best to the worst.
+
+    Args:
+        label: [N, classes] of 0 and 1.
+        logits: [N, classes].
+        classes: their names; those without a clip are left out.
+        path: where the PNG is written.
+    """
+    there = np.flatnonzero(label.any(axis=0))
+    found = {
+        classes[i]: metrics.average_precision_score(label[:, i], logits[:, i])
+        for i in there
+    }
+    names = sorted(found, key=lambda name: found[name])
+    figure = Figure(figsize=(6, 1.5 + 0.3 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(names, [found[name] for name in names])
+    axes.bar_label(bars, fmt="%.2f", padding=2)
+    axes.set_xlim(0, 1.1)
+    axes.set_xlabel("average precision")
+    axes.set_title(f"mAP {np.mean(list(found.values())):.1%} of {len(label)} clips")
+    _save(figure, path)
 
 
 def confusion_matrix(
@@ -53,7 +88,6 @@ def confusion_matrix(
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = 3 + 0.35 * len(classes)
     figure = Figure(figsize=(size, size), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in zip(*np.nonzero(counts), strict=True):
@@ -74,6 +108,11 @@ def confusion_matrix(
     axes.set_ylabel("true")
     accuracy = np.trace(counts) / max(counts.sum(), 1)
     axes.set_title(f"accuracy {accuracy:.1%} of {counts.sum()} clips")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: epath.PathLike) -> None:
+    FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     files.write_bytes(path, buffer.getvalue())

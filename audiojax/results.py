@@ -66,13 +66,14 @@ def _git_revision() -> str | None:
 
 
 def check_config(config: Config, workdir: epath.Path) -> None:
-    """Checks that the workdir is new or belongs to this config.
+    """Checks that no run of the workdir was begun with another config.
 
     Raises:
         InputError: if it belongs to another one; the fields that differ are listed.
     """
     path = workdir / "config.json"
-    if not path.exists():
+    # A config that no run was begun with binds nobody.
+    if not path.exists() or not any(workdir.glob("fold*-seed*")):
         return
     ours, theirs = flat(plain(config)), flat(files.read_json(path)["config"])
     differ = [
@@ -115,7 +116,8 @@ def summarise(
 
     Returns:
         What was noticed in the data (`report`), such as files that were skipped, and
-        `runs` as given. For each fold, of the accuracy at the last epoch: mean
+        `runs` as given. For each fold, of the accuracy (or the mAP, see `metric`) at
+        the last epoch: mean
         (`single`) and standard deviation (`single_std`) over its seeds, that of their
         averaged logits (`ensemble`), and what averaging gains; with a validation
         split, `best` is the mean at each seed's best epoch. Mean and standard
@@ -129,9 +131,11 @@ def summarise(
             if run["fold"] == fold
         ]
         logits = evaluate.average([predicted["logits"] for _, predicted in members])
-        ensemble = evaluate.scores(logits, members[0][1]["label"])["accuracy"]
-        final = [run["final"]["accuracy"] for run, _ in members]
-        best = [run["best"]["accuracy"] for run, _ in members if "best" in run]
+        scored = evaluate.scores(logits, members[0][1]["label"])
+        metric = evaluate.metric(scored)
+        ensemble = scored[metric]
+        final = [run["final"][metric] for run, _ in members]
+        best = [run["best"][metric] for run, _ in members if "best" in run]
         folds.append(
             {
                 "fold": fold,
@@ -147,6 +151,7 @@ def summarise(
         "classes": list(info.classes),
         "report": dict(info.report),
         "config": plain(config),
+        "metric": "mAP" if info.multi_label else "accuracy",
         "runs": list(runs),
         "folds": folds,
         "summary": {
@@ -205,11 +210,15 @@ def table(results: Mapping[str, Any]) -> str:
     for name in ("mean", "std"):
         values = {kind: results["summary"][kind][name] for kind in kinds}
         rows.append((name, values))
-    lines = [f"{'fold':>6}" + "".join(f"  {kind:>8}" for kind in kinds)]
+    lines = [
+        results["metric"],
+        f"{'fold':>6}" + "".join(f"  {kind:>8}" for kind in kinds),
+    ]
     for name, values in rows:
         cells = "".join(f"  {values[kind]:>8.2%}" for kind in kinds)
         lines.append(f"{name:>6}{cells}")
     if "gain" in results["summary"]:
         gain = results["summary"]["gain"]["mean"]
         lines.append(f"averaging the logits of a fold's seeds gains {gain:+.2%}")
+    lines.append(f"the numbers are {results['metric']}")
     return "\n".join(lines)

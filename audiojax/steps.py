@@ -111,9 +111,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """The training step as a pure function of state, batch and key.
 
-    The loss is the cross-entropy averaged over the clips whose mask is 1, on all
-    devices together. An update with a value that is not finite is left out and
-    counted; the batch counts as seen.
+    The loss is that of `clip_losses`, averaged over the clips whose mask is 1, on all
+    devices together, by their weights if they have some. An update with a value that
+    is not finite is left out and counted; the batch counts as seen.
 
     Args:
         classifier: what is trained; its network must synchronise BatchNorm over
@@ -124,11 +124,11 @@ def make_train_step(
 
     Returns:
         `train_step(state, batch, key) -> state, metrics`. The batch holds `image`
-        [B, mel, frames, C] or `audio` [B, T], `label` [B] and `mask` [B]. The same
-        key may be given at every step; the step's number is folded into it, and the
-        row's for what differs by clip, so devices do not matter. Metrics
-        are scalars: `loss_sum`, `correct` and `count` over the counted clips, and
-        `finite`.
+        [B, mel, frames, C] or `audio` [B, T], `label` [B] or [B, classes], `mask` [B]
+        and, if clips count unequally, `weight` [B]. The same key may be given at every
+        step; the step's number is folded into it, and the row's for what differs by
+        clip, so devices do not matter. Metrics are scalars: `loss_sum`, `correct` and
+        `count` over the counted clips, and `finite`.
     """
 
     def total(value):
@@ -141,10 +141,11 @@ def make_train_step(
             batch["label"],
             batch["mask"],
         )
+        weight = mask * batch["weight"] if "weight" in batch else mask
         if augment is not None:
             keys = row_keys(augment_key, len(image), axis_name)
             image = augmentation.images(keys, image, augment)
-        count = total(mask.sum())
+        count, total_weight = total((mask.sum(), weight.sum()))
 
         def loss(params):
             logits, batch_stats = classifier.logits(
@@ -153,10 +154,10 @@ def make_train_step(
                 train=True,
                 rngs={"dropout": dropout_key},
             )
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
-            loss_sum = jnp.sum(losses * mask)
-            correct = jnp.sum((logits.argmax(-1) == label) * mask)
-            return loss_sum / count, (batch_stats, loss_sum, correct)
+            losses, correct = clip_losses(logits, label)
+            weighted = jnp.sum(losses * weight) / total_weight
+            sums = jnp.sum(losses * mask), jnp.sum(correct * mask)
+            return weighted, (batch_stats, *sums)
 
         grads, (batch_stats, loss_sum, correct) = jax.grad(loss, has_aux=True)(
             state.params
@@ -185,6 +186,25 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def clip_losses(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Each clip's loss, and how much of its prediction is right.
+
+    Args:
+        logits: [B, classes].
+        label: [B] class numbers, or [B, classes] of 0 and 1 for several classes a clip.
+
+    Returns:
+        Cross-entropy [B], in nats; with several classes the mean of their binary ones.
+        1 for a right class and 0 for a wrong one [B]; with several the share of classes
+        on the right side of even odds.
+    """
+    if label.ndim == 1:
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        return losses, logits.argmax(axis=-1) == label
+    losses = optax.sigmoid_binary_cross_entropy(logits, label)
+    return losses.mean(axis=-1), jnp.mean((logits > 0) == (label > 0), axis=-1)
 
 
 def make_eval_step(

@@ -13,6 +13,7 @@ from typing import Any
 from etils import epath
 
 from audiojax import datasets, files, hosts, locks, results
+from audiojax import evaluate as scores
 from audiojax.config import Config
 from audiojax.datasets import checks
 from audiojax.errors import InputError
@@ -66,7 +67,11 @@ def load(config: Config) -> datasets.Recordings:
 
 
 def train(
-    config: Config, workdir: epath.PathLike, *, wait: bool = True
+    config: Config,
+    workdir: epath.PathLike,
+    *,
+    recordings: datasets.Recordings | None = None,
+    wait: bool = True,
 ) -> dict[str, Any]:
     """Trains every run of the config that is not done yet.
 
@@ -76,6 +81,8 @@ def train(
     Args:
         config: the whole config.
         workdir: where everything is written; the same one again goes on.
+        recordings: instead of what `config.data` names, such as
+            `datasets.from_arrays` gives.
         wait: whether to wait for the runs that other processes hold, and to take over
             those whose process ends.
 
@@ -90,7 +97,7 @@ def train(
     workdir = epath.Path(workdir).resolve()
     runs = planned_runs(config)
     results.check_config(config, workdir)
-    recordings = load(config)
+    recordings = load(config) if recordings is None else recordings
     job = hosts.everyone()
     if job.first:
         files.write_json(workdir / "config.json", results.describe(config))
@@ -198,17 +205,28 @@ def _write_ends(
             logger.error("%s", end)
             continue
         files.write_json(workdir / run.name / "result.json", end)
-        logger.info("%s: accuracy %.4f", run.name, end["final"]["accuracy"])
+        _tell_score(run, end)
     if runs:
         results.write(config, info, workdir)
 
 
-def evaluate(config: Config, workdir: epath.PathLike) -> dict[str, Any]:
+def _tell_score(run: Run, entry: dict[str, Any]) -> None:
+    name = scores.metric(entry["final"])
+    logger.info("%s: %s %.4f", run.name, name, entry["final"][name])
+
+
+def evaluate(
+    config: Config,
+    workdir: epath.PathLike,
+    *,
+    recordings: datasets.Recordings | None = None,
+) -> dict[str, Any]:
     """Scores every finished run of a workdir again, from its newest checkpoint.
 
     Args:
         config: the config that the workdir was trained with.
         workdir: as `train` left it; nothing in it is changed.
+        recordings: as they were given to `train`.
 
     Returns:
         What `results.json` would hold, with the same time that the runs took.
@@ -224,19 +242,19 @@ def evaluate(config: Config, workdir: epath.PathLike) -> dict[str, Any]:
     entries, _ = results.finished(workdir)
     if not entries:
         raise InputError(f"{workdir} holds no finished run; train first")
-    recordings = load(config)
+    recordings = load(config) if recordings is None else recordings
     trainer = Trainer(config, open_data(config, recordings))
     predictions = []
     for entry in entries:
         run = Run(entry["fold"], entry["seed"])
-        scores, predicted = trainer.evaluate(run, workdir / run.name)
-        entry |= scores
+        scored, predicted = trainer.evaluate(run, workdir / run.name)
+        entry |= scored
         predictions.append(predicted)
-        logger.info("%s: accuracy %.4f", run.name, entry["final"]["accuracy"])
+        _tell_score(run, entry)
     return results.summarise(config, recordings.info, entries, predictions)
 
 
-MODES: dict[str, Callable[[Config, epath.PathLike], dict[str, Any]]] = {
+MODES: dict[str, Callable[..., dict[str, Any]]] = {
     "train": train,
     "evaluate": evaluate,
 }

@@ -20,6 +20,7 @@ from audiojax.checkpoints import Checkpoints
 from audiojax.classifier import Classifier, Variables
 from audiojax.config import Config
 from audiojax.datasets import Info, Recordings, batches, parts
+from audiojax.datasets import balance as balances
 from audiojax.datasets.parts import Split
 from audiojax.errors import InputError
 from audiojax.hosts import Hosts
@@ -152,6 +153,7 @@ class Trainer:
             config, data.info.classes, axis_name=axis_name
         )
         self._check_batch_size()
+        balances.check(config.data.balance)
         local = jax.local_devices()
         self._eval_devices = batch_devices(config.batch_size, local)
         self._eval_step = steps.data_parallel_eval(
@@ -246,7 +248,9 @@ class Trainer:
     ) -> Iterable[dict[str, np.ndarray]]:
         size = self.config.batch_size // self.hosts.count
         first = self.hosts.index * size
-        return batches.train_batches(
+        balance = self.config.data.balance
+        weights = self._clip_weights(lane.split.train)
+        stream = batches.train_batches(
             self.data.recordings,
             lane.split.train,
             batch_size=self.config.batch_size,
@@ -256,7 +260,18 @@ class Trainer:
             start=start,
             rows=slice(first, first + size),
             image=self.data.images,
+            weights=weights if balance == "sampling" else None,
         )
+        if balance != "class_weights":
+            return stream
+        of_clip = np.zeros(len(self.data.recordings), np.float32)
+        of_clip[lane.split.train] = weights
+        return ({**batch, "weight": of_clip[batch["index"]]} for batch in stream)
+
+    def _clip_weights(self, indices: np.ndarray) -> np.ndarray:
+        info = self.data.info
+        labels = [info.clips[i].labels for i in indices]
+        return balances.clip_weights(labels, info.num_classes)
 
     def _create_state(self, variables: Variables) -> steps.TrainState:
         # The optimizer's state is of the same form for every length of the schedule.

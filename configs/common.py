@@ -54,6 +54,9 @@ def get_config() -> Config:
     config.data.on_bad_file = "error"
     # Go on where training and test share a recording or a file.
     config.data.allow_leaks = False
+    # Where classes have unequal numbers of clips: "class_weights" weighs the loss so
+    # that all classes count alike, "sampling" draws each class as often; or "none".
+    config.data.balance = "none"
 
     config.features = features("esc50")
 
