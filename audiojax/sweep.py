@@ -140,8 +140,9 @@ def summarise(
         predictions: those of each run, in the same order.
 
     Returns:
-        `runs` as given; for each fold the mean accuracy of its seeds and the accuracy
-        of their averaged logits; mean and standard deviation of both over the folds.
+        What was noticed in the data, such as files that were skipped; `runs` as given;
+        for each fold the mean accuracy of its seeds and the accuracy of their averaged
+        logits; mean and standard deviation of both over the folds.
     """
     folds = []
     for fold in sorted({run["fold"] for run in runs}):
@@ -162,6 +163,7 @@ def summarise(
         )
     return {
         "classes": list(info.classes),
+        "report": dict(info.report),
         "config": plain(config),
         "runs": list(runs),
         "folds": folds,

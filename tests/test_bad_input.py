@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiojax import datasets
+from audiojax import datasets, files, sweep
 from audiojax.errors import InputError
-from tests import mixed_tree
+from tests import mixed_tree, tiny
 
 RATE = 8000
 GOOD = tuple(f"{kind}/{n}.wav" for kind in ("cat", "dog") for n in range(4))
@@ -344,6 +344,21 @@ def test_bad_files_can_be_skipped_and_are_named(folder, caplog):
     assert set(skipped) == {"cat/x.wav", "dog/y.ogg"}
     assert all(UNREADABLE in why for why in skipped.values())
     assert "cat/x.wav" in caplog.text
+
+
+def test_what_was_skipped_stands_in_the_results(folder, tmp_path):
+    content("cat/x.wav", b"no sound")(folder)
+    config = tiny.get_config()
+    config.data.name, config.data.source_dir = "audio_folder", str(folder)
+    config.data.data_dir = str(tmp_path / "store")
+    config.data.num_folds, config.data.on_bad_file = 2, "skip"
+    config.sweep.folds, config.epochs, config.batch_size = (1,), 2, 8
+    sweep.train(config, tmp_path / "work")
+    results = files.read_json(tmp_path / "work" / "results.json")
+    assert list(results["report"]["skipped"]) == ["cat/x.wav"]
+    clips = load(folder, on_bad_file="skip").info.clips
+    tested = sum(clip.fold == 1 for clip in clips)
+    assert results["runs"][0]["final"]["num_clips"] == tested
 
 
 def test_a_class_of_which_all_is_skipped_is_not_lost_silently(folder):
