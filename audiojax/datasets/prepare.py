@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 # A part has at most so many files, of together so many bytes, or else one file. When
 # preparing is stopped, the part that was being decoded is lost.
 PART_FILES = 200
-PART_BYTES = 1 << 28
+PART_BYTES = 1 << 26
 # What is shorter, in seconds, is too short to hold a sound that can be told.
 SHORT = 0.01
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
