@@ -56,7 +56,7 @@ def average_precision(
     """
     there = np.flatnonzero(label.any(axis=0))
     found = {
-        classes[i]: metrics.average_precision_score(label[:, i], logits[:, i])
+        classes[int(i)]: metrics.average_precision_score(label[:, i], logits[:, i])
         for i in there
     }
     names = sorted(found, key=lambda name: found[name])

@@ -102,9 +102,14 @@ def open_data(config: Config, recordings: Recordings) -> Data:
     """The data in the form that `config.data.stage` asks for.
 
     Raises:
-        InputError: for an unknown stage.
+        InputError: for an unknown stage, or recordings at another rate.
     """
-    stage = config.data.stage
+    rate, stage = config.features.sample_rate, config.data.stage
+    if recordings.info.sample_rate != rate:
+        raise InputError(
+            f"{recordings.info.name} is at {recordings.info.sample_rate} Hz, but "
+            f"config.features.sample_rate is {rate}; make them the same"
+        )
     if stage == "audio":
         return Data(recordings, images=None)
     if stage != "spectrogram":

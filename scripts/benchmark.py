@@ -3,6 +3,7 @@
     python scripts/benchmark.py features
     python scripts/benchmark.py features --clips ../esc10/audio --preset esc50
     python scripts/benchmark.py models --models resnet50 --batch 16
+    python scripts/benchmark.py data --source_dir ../esc10
 
 The contenders take turns, so that a busy machine slows all alike: compare the
 ratios, and the numbers only on a machine that does nothing else. PyTorch is not one
@@ -10,6 +11,8 @@ of the project's dependencies; where it can't be imported it is left out.
 """
 
 import argparse
+import collections
+import concurrent.futures
 import contextlib
 import ctypes
 import functools
@@ -18,6 +21,7 @@ import math
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -425,6 +429,87 @@ def print_networks(networks: dict[str, Network], repeats: int) -> None:
         )
 
 
+def data(args: argparse.Namespace) -> None:
+    """Preparing ESC-10, opening it again, and batches of both stages; librosa beside.
+
+    What librosa decodes is not stored. TensorFlow is imported before the clock starts.
+    """
+    from audiojax import datasets
+    from audiojax.datasets import Settings, batches
+    from audiojax.datasets.windows import Clipping
+
+    importlib.import_module("tensorflow")
+    print(environment("tensorflow", "tensorflow_datasets", "librosa"))
+    rate = PRESETS["esc50"].sample_rate
+    paths = sorted((args.source_dir / "audio").iterdir())
+
+    def load(store: str) -> datasets.Recordings:
+        settings = Settings(
+            source_dir=str(args.source_dir), data_dir=store, sample_rate=rate
+        )
+        return datasets.load("esc10", settings)
+
+    def prepare() -> None:
+        with tempfile.TemporaryDirectory(dir=args.data_dir) as store:
+            load(store)
+
+    def decode(path: Path) -> np.ndarray:
+        return librosa.load(path, sr=rate)[0]
+
+    def decode_in_threads() -> None:
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            collections.deque(pool.map(decode, paths), maxlen=0)
+
+    with tempfile.TemporaryDirectory(dir=args.data_dir) as store:
+        start = time.perf_counter()
+        recordings = load(store)
+        first = time.perf_counter() - start
+        again = take_turns({OURS: lambda: load(store)}, args.repeats)[OURS]
+        count, batch = len(recordings), args.batch
+        print(f"{count} clips, {rate} Hz, of {len(paths)} files")
+        print(f"first start of the process: {first:.2f} s, {count / first:.0f} clips/s")
+        print(f"second start: {again:.3f} s")
+        seconds = take_turns(
+            {
+                OURS: prepare,
+                "librosa, threads": decode_in_threads,
+                "librosa": lambda: [decode(path) for path in paths],
+            },
+            args.repeats,
+        )
+        rates = {name: len(paths) / duration for name, duration in seconds.items()}
+        print_rates(rates, "clips prepared per second")
+
+        images = np.lib.format.open_memmap(
+            Path(store) / "images.npy", "w+", np.float32, (count, 128, 250, 3)
+        )
+        images[:] = 1
+        stream = functools.partial(
+            batches.train_batches,
+            recordings,
+            np.arange(count),
+            batch_size=batch,
+            clipping=Clipping("pad", recordings.num_samples),
+            seed=0,
+            epoch=0,
+        )
+        seconds = take_turns(
+            {
+                OURS: lambda: collections.deque(stream(), maxlen=0),
+                "audiojax, images": lambda: collections.deque(
+                    stream(image=images), maxlen=0
+                ),
+                "librosa": lambda: [decode(path) for path in paths[:batch]],
+            },
+            args.repeats,
+        )
+        number = {name: batches.num_batches(count, batch) for name in seconds}
+        number["librosa"] = 1
+        print_rates(
+            {n: number[n] / s for n, s in seconds.items()}, "batches per second"
+        )
+
+
 def main() -> None:
     """Parses the command line and runs one benchmark."""
     parser = argparse.ArgumentParser(description="Measures speed, in one run.")
@@ -447,6 +532,13 @@ def main() -> None:
     command.add_argument("--batch", type=int, default=32)
     command.add_argument("--repeats", type=int, default=5)
     command.set_defaults(run=compare_models)
+
+    command = commands.add_parser("data", help=data.__doc__)
+    command.add_argument("--source_dir", type=Path, required=True, help="ESC-10")
+    command.add_argument("--data_dir", help="for temporary files")
+    command.add_argument("--batch", type=int, default=32)
+    command.add_argument("--repeats", type=int, default=5)
+    command.set_defaults(run=data)
 
     args = parser.parse_args()
     try:

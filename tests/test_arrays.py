@@ -1,12 +1,14 @@
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from audiojax import datasets
+from audiojax import datasets, train
 from audiojax.datasets import from_arrays
 from audiojax.errors import InputError
+from tests import tiny
 
 
 def noises(n=8, size=50, seed=0):
@@ -199,6 +201,45 @@ def test_tensorflow_is_never_loaded(repo_root):
         cwd=repo_root,
     )
     assert done.stdout.strip() == "[]"
+
+
+TRAIN = """
+import sys
+sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None  # not installed
+import numpy as np
+from audiojax import datasets, sweep
+from tests import tiny
+
+tiny.register()
+config = tiny.get_config()
+config.data.stage, config.data.clip_seconds = "audio", 0.1
+config.features.sample_rate, config.features.n_fft = 8000, 800
+config.epochs, config.batch_size, config.optimizer.warmup_epochs = 1, 8, 0.0
+audio = [np.random.default_rng(i).uniform(-1, 1, 600 + i) for i in range(20)]
+recordings = datasets.from_arrays(audio, [0, 1] * 10, 8000)
+config.sweep.folds = (1,)
+results = sweep.train(config, sys.argv[1], recordings=recordings)
+print(results["runs"][0]["final"]["num_clips"])
+"""
+
+
+def test_training_does_without_tensorflow(repo_root, tmp_path):
+    programs = str(repo_root / ".pytest_cache" / "xla")
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=repo_root,
+        env=os.environ | {"XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": programs},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["4"]
+
+
+def test_arrays_at_another_rate_than_the_model_s():
+    config = tiny.get_config()
+    with pytest.raises(InputError, match=r"at 1000 Hz, but .*sample_rate is 22050"):
+        train.open_data(config, from_arrays(noises(), NAMES, 1000, fold=FOLDS))
 
 
 def test_it_is_public():

@@ -131,3 +131,61 @@ def test_in_parallel_keeps_the_order_and_does_not_run_ahead():
 def test_in_parallel_passes_errors_on():
     with pytest.raises(ZeroDivisionError):
         list(audio.in_parallel(lambda item: 1 // item, [1, 0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("sound", "clipped"),
+    [
+        (np.tile([0.0, 1.0, 1.0, 1.0, 0.0], 50), True),
+        (np.tile([0.0, -1.0, -1.0, -1.0, 0.0], 50), True),
+        (np.tile([0.0, 1.0, 1.0, 0.0], 50), False),
+        (np.tile([1.0, -1.0, 1.0, -1.0], 50), False),
+        (np.full(100, 0.9), False),
+        (np.ones(2), False),
+    ],
+)
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "FLOAT"])
+def test_runs_near_full_scale_are_clipped(tmp_path, sound, clipped, subtype):
+    quiet = np.zeros_like(sound)
+    for columns in ([sound, quiet], [quiet, sound]):
+        stereo = np.stack(columns, axis=1)
+        soundfile.write(tmp_path / "a.wav", stereo, RATE, subtype=subtype)
+        assert audio.decode(tmp_path / "a.wav", RATE).clipped == clipped
+
+
+@pytest.mark.parametrize("rate", [4000, 11025, 44100, 192000])
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_the_shortest_sounds_leave_something(tmp_path, rate, size):
+    soundfile.write(tmp_path / "a.wav", np.full(size, 0.5), rate)
+    read = audio.read(tmp_path / "a.wav", RATE)
+    assert len(read) == pytest.approx(max(size * RATE / rate, 1), abs=1)
+    assert len(read) >= 1
+
+
+def test_a_file_that_is_no_local_one_is_read_whole(tmp_path, monkeypatch):
+    """Where libsndfile can't open the path itself, as in a bucket."""
+    for suffix in ("wav", "ogg", "flac", "mp3"):
+        soundfile.write(tmp_path / f"a.{suffix}", noise(), RATE)
+        expected = audio.read(tmp_path / f"a.{suffix}", RATE)
+        content = (tmp_path / f"a.{suffix}").read_bytes()
+        for part, whole in ((content, True), (content[: len(content) // 2], False)):
+            path = FakeRemote(part)
+            monkeypatch.setattr(audio.epath, "Path", lambda name, path=path: path)
+            if whole:
+                np.testing.assert_array_equal(audio.read(path, RATE), expected)
+            else:
+                with pytest.raises(InputError, match=r"cut off|not a readable"):
+                    audio.read(path, RATE)
+
+
+class FakeRemote:
+    """A path that names a file of another machine, with its content."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def __fspath__(self):
+        return "gs://bucket/a"
+
+    def read_bytes(self):
+        return self.content

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiojax import datasets
+from audiojax import datasets, sweep
 from audiojax.errors import InputError
-from tests import mixed_tree
+from tests import mixed_tree, tiny
 
 RATE = 8000
 GOOD = tuple(f"{kind}/{n}.wav" for kind in ("cat", "dog") for n in range(4))
@@ -344,6 +344,13 @@ def test_bad_files_can_be_skipped_and_are_named(folder, caplog):
     assert set(skipped) == {"cat/x.wav", "dog/y.ogg"}
     assert all(UNREADABLE in why for why in skipped.values())
     assert "cat/x.wav" in caplog.text
+
+
+def test_what_was_skipped_stands_in_the_results(folder):
+    content("cat/x.wav", b"no sound")(folder)
+    info = load(folder, on_bad_file="skip").info
+    results = sweep.summarise(tiny.get_config(), info, [], [])
+    assert list(results["report"]["skipped"]) == ["cat/x.wav"]
 
 
 def test_a_class_of_which_all_is_skipped_is_not_lost_silently(folder):

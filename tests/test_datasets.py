@@ -48,3 +48,25 @@ def test_data_dir_must_be_a_local_folder(tmp_path):
 def test_listed():
     assert listed(["a", "b"]) == "a; b"
     assert listed("abcd", limit=2) == "a; b; and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"split": "folds"}, "split is 'folds'; give one of None, 'stratified'"),
+        ({"on_bad_file": "ignore"}, "on_bad_file is 'ignore'; give one of 'error'"),
+        ({"sample_rate": 0}, "sample_rate is 0; give at least 1"),
+        ({"num_folds": 1}, "num_folds is 1; give at least 2"),
+        ({"seed": -1}, "seed is -1; give at least 0"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        datasets.Settings(**{"sample_rate": 22050} | given)
+
+
+def test_the_label_of_a_clip_is_its_only_one():
+    assert datasets.Clip("a.wav", (3,), 1, "a").label == 3
+    for labels in ((), (1, 2)):
+        with pytest.raises(ValueError, match="unpack"):
+            datasets.Clip("a.wav", labels, 1, "a").label  # noqa: B018

@@ -134,3 +134,58 @@ def test_several_labels_are_kept_whole():
     label = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 1.0]], np.float32)
     _, labels, _ = evaluate.by_clip(logits, label, index)
     np.testing.assert_array_equal(labels, label[1:])
+
+
+def test_single_label_scores_are_scikit_learn_s():
+    random = np.random.default_rng(3)
+    label = random.choice(4, size=200, p=[0.6, 0.2, 0.15, 0.05])
+    logits = random.normal(size=(200, 4)) + 1.5 * np.eye(4)[label]
+    predicted = logits.argmax(1)
+    found = evaluate.scores(logits, label)
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(label, predicted))
+    recalls = metrics.recall_score(label, predicted, average=None)
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    _, _, f1, _ = metrics.precision_recall_fscore_support(label, predicted)
+    assert found["macro_f1"] == pytest.approx(np.mean(f1))
+    assert found["loss"] == pytest.approx(
+        metrics.log_loss(label, special.softmax(logits, axis=1))
+    )
+    assert evaluate.metric(found) == "accuracy"
+
+
+def test_a_class_that_is_predicted_and_not_there_has_no_recall():
+    found = evaluate.scores(np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 1, 0]))
+    assert found["balanced_accuracy"] == pytest.approx((1 + 1 / 2) / 2)
+
+
+def test_multi_label_scores_are_scikit_learn_s():
+    random = np.random.default_rng(4)
+    label = (random.random((150, 5)) < [0.5, 0.3, 0.2, 0.1, 0.0]).astype(np.float32)
+    logits = random.normal(size=(150, 5)) + 2 * label
+    found = evaluate.scores(logits, label)
+    chances = special.expit(logits)
+    there = [0, 1, 2, 3]  # the last class occurs nowhere
+    assert found["mAP"] == pytest.approx(
+        metrics.average_precision_score(label[:, there], chances[:, there])
+    )
+    by_class = [
+        metrics.log_loss(label[:, i], chances[:, i], labels=[0, 1]) for i in range(5)
+    ]
+    assert found["loss"] == pytest.approx(np.mean(by_class))
+    by_class = [
+        metrics.f1_score(label[:, i], chances[:, i] > 0.5, zero_division=0.0)
+        for i in range(5)
+    ]
+    assert found["macro_f1"] == pytest.approx(np.mean(by_class))
+    assert found["num_clips"] == 150
+    assert evaluate.metric(found) == "mAP"
+
+
+def test_probabilities_of_several_classes_are_averaged_each_by_itself():
+    random = np.random.default_rng(5)
+    members = [random.normal(scale=4, size=(6, 3)) for _ in range(3)]
+    found = evaluate.average_probabilities(members, [1, 2, 1], multi_label=True)
+    expected = np.average(
+        [special.expit(m) for m in members], axis=0, weights=[1, 2, 1]
+    )
+    np.testing.assert_allclose(special.expit(found), expected, rtol=1e-12)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 from matplotlib.axes import Axes
+from sklearn import metrics
 
 from audiojax import files, report
 
@@ -44,3 +45,24 @@ def test_all_runs_of_a_workdir_are_counted(tmp_path, monkeypatch):
     report.write(tmp_path)
     assert titles == ["accuracy 50.0% of 4 clips"]
     assert (tmp_path / "confusion.png").exists()
+
+
+def test_average_precision_shows_the_classes_that_occur(tmp_path, monkeypatch):
+    drawn = {}
+    bars = Axes.barh
+
+    def barh(axes, names, values, **options):
+        drawn.update(zip(names, values, strict=True))
+        return bars(axes, names, values, **options)
+
+    monkeypatch.setattr(Axes, "barh", barh)
+    random = np.random.default_rng(0)
+    label = (random.random((30, 3)) < [0.5, 0.3, 0.0]).astype(np.float32)
+    logits = random.normal(size=(30, 3))
+    path = tmp_path / "average_precision.png"
+    report.average_precision(label, logits, ["dog", "rain", "clock"], path)
+    expected = [
+        metrics.average_precision_score(label[:, i], logits[:, i]) for i in range(2)
+    ]
+    assert drawn == {"dog": expected[0], "rain": expected[1]}
+    assert image.imread(path).ndim == 3

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sklearn import metrics
 
 from audiojax import steps
 from audiojax.augment import Augment
@@ -246,3 +247,46 @@ def test_eval_step_over_devices_keeps_the_order():
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(ValueError, match="reshape"):
         steps.shard(make_batch(10), 4)
+
+
+def test_several_classes_a_clip_train_on_the_mean_binary_cross_entropy():
+    """Against scikit-learn, clip by clip, and the gradient of the head's bias."""
+    state, batch = fresh_state(SGD), make_batch(8, counted=5)
+    label = np.random.default_rng(1).integers(0, 2, (8, 4)).astype(np.float32)
+    batch["label"] = label
+    new, found = one_device(SGD)(state, batch, jax.random.key(1))
+    logits, _ = make_classifier().logits(state.variables, batch["image"], train=True)
+    chances = 1 / (1 + np.exp(-np.asarray(logits, np.float64)[:5]))
+    loss = metrics.log_loss(label[:5].ravel(), chances.ravel())
+    assert float(found["loss_sum"]) == pytest.approx(5 * loss, rel=1e-5)
+    right = np.mean((chances > 0.5) == (label[:5] > 0.5))
+    assert float(found["correct"]) == pytest.approx(5 * right, rel=1e-5)
+    gradient = (chances - label[:5]).mean(axis=0) / 4
+    moved = np.asarray(state.params["fc"]["bias"]) - np.asarray(
+        new.params["fc"]["bias"]
+    )
+    np.testing.assert_allclose(moved, gradient, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_weights_make_a_clip_count_as_so_many(devices):
+    """A clip of weight 3 moves the head as three of weight 1, of four in all."""
+    batch = make_batch(16)
+    weight = np.ones(16, np.float32)
+    weight[3] = 3.0
+    step = one_device(SGD) if devices == 1 else eight_devices(SGD)
+    weighted = {**batch, "weight": weight}
+    if devices == 8:
+        weighted = steps.shard(weighted, 8)
+    new, found = step(fresh_state(SGD), weighted, jax.random.key(0))
+    classifier, variables = make_classifier(), fresh_variables()
+    logits, _ = classifier.logits(variables, batch["image"], train=True)
+    logits = np.asarray(logits, np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    gradient = np.average(shares - np.eye(4)[batch["label"]], axis=0, weights=weight)
+    first = np.asarray(variables["params"]["fc"]["bias"])
+    moved = first - np.asarray(new.params["fc"]["bias"])
+    np.testing.assert_allclose(moved, gradient, rtol=1e-3, atol=1e-6)
+    loss = metrics.log_loss(batch["label"], shares, labels=range(4), normalize=False)
+    assert float(found["loss_sum"]) == pytest.approx(loss, rel=1e-5)
+    assert float(found["count"]) == 16

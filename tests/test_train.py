@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import signal
@@ -7,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from sklearn import metrics
 
-from audiojax import datasets, train
+from audiojax import datasets, sweep, train
 from audiojax.errors import InputError
 from audiojax.loop import Run
 from audiojax.signals import Interrupted
@@ -366,3 +368,62 @@ def test_resume_on_another_number_of_devices(make_trainer, tmp_path, monkeypatch
         train_one(stopped, tmp_path)
     monkeypatch.setattr(train, "batch_devices", only(2))
     assert train_one(make_trainer(), tmp_path)["steps"] == 10
+
+
+def noise_of(num_clips, labels):
+    """Clips whose classes are told by how loud they are."""
+    random = np.random.default_rng(0)
+    loud = [0.01 + 0.3 * sum(2.0**-i for i in of_clip) for of_clip in labels]
+    audio = [loud[i] * random.uniform(-1, 1, 800) for i in range(num_clips)]
+    return np.array(audio, np.float32)
+
+
+def small(config):
+    config.data.stage, config.data.clip_seconds = "audio", 0.1
+    config.features.sample_rate, config.features.n_fft = 8000, 800
+    config.batch_size, config.epochs = 16, 3
+    config.sweep.folds = (1,)
+
+
+def test_several_classes_a_clip_are_trained_and_scored(config, tmp_path):
+    small(config)
+    config.sweep.validation = "fold"
+    labels = [[(), (0,), (1,), (0, 1)][i % 4] for i in range(60)]
+    hot = np.array([[k in of_clip for k in range(2)] for of_clip in labels], np.float32)
+    recordings = datasets.from_arrays(
+        noise_of(60, labels), hot, 8000, fold=[i // 4 % 3 + 1 for i in range(60)]
+    )
+    found = sweep.train(config, tmp_path, recordings=recordings)
+    arrays = np.load(tmp_path / "fold1-seed0" / "predictions.npz")
+    assert arrays["label"].shape == arrays["logits"].shape == (20, 2)
+    expected = metrics.average_precision_score(arrays["label"], arrays["logits"])
+    assert found["metric"] == "mAP"
+    assert found["summary"]["single"]["mean"] == pytest.approx(expected)
+    assert found["runs"][0]["best"]["mAP"] <= 1
+    assert {"validation_mAP", "test_mAP"} <= set(
+        read_lines(tmp_path / "fold1-seed0")[0]
+    )
+    again = sweep.evaluate(config, tmp_path, recordings=recordings)
+    assert again == json.loads((tmp_path / "results.json").read_text())
+
+
+@pytest.mark.parametrize("balance", ["class_weights", "sampling"])
+def test_rare_classes_count_as_much_as_others(config, tmp_path, balance):
+    small(config)
+    config.data.balance = balance
+    labels = [0] * 50 + [1] * 10
+    recordings = datasets.from_arrays(
+        noise_of(60, [(i,) for i in labels]),
+        labels,
+        8000,
+        fold=[i % 2 + 1 for i in range(60)],
+    )
+    trainer = train.Trainer(config, train.open_data(config, recordings))
+    lane = trainer._open(Run(1, 0), epath.Path(tmp_path), contextlib.ExitStack())
+    seen = np.zeros(2)
+    for epoch in range(40):
+        for batch in trainer._train_batches(lane, epoch, 0):
+            weight = batch["mask"] * batch.get("weight", 1.0)
+            seen += np.bincount(batch["label"], weights=weight, minlength=2)
+    # Five standard deviations of the share of 1200 draws.
+    assert seen[1] / seen.sum() == pytest.approx(0.5, abs=5 * 0.0145)
