@@ -18,18 +18,18 @@ COMMAND = (
 
 
 @contextlib.contextmanager
-def started(*arguments, devices=1, **options):
+def started(*arguments, devices=1, before=""):
     """The command while it runs; it is killed if it outlives the block.
 
     Args:
         arguments: of the command.
         devices: how many virtual CPU devices it has.
-        options: of Popen.
+        before: Python that runs first.
     """
     with contextlib.ExitStack() as stack:
         process = stack.enter_context(
             subprocess.Popen(
-                [sys.executable, "-c", COMMAND, *map(str, arguments)],
+                [sys.executable, "-c", before + COMMAND, *map(str, arguments)],
                 cwd=REPO_ROOT,
                 env=os.environ
                 | {
@@ -42,7 +42,6 @@ def started(*arguments, devices=1, **options):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                **options,
             )
         )
         stack.callback(process.kill)
