@@ -1,18 +1,123 @@
 import importlib
-import re
 
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import traverse_util
 
-from audiojax import classifier, features, models, train
+from audiojax import classifier, models, train
 from audiojax.datasets import DATASETS
 from tests.conftest import REPO_ROOT
 
-FILES = sorted(
+NAMES = sorted(
     path.stem
     for path in (REPO_ROOT / "configs").glob("*.py")
     if path.stem != "__init__"
 )
-# `common` is what the others differ from, not one to type.
-TYPED = [name for name in FILES if name != "common"]
+# Of the published data: classes, folds that are tested on, seconds, Hz.
+PUBLISHED = {
+    "esc50": (50, (1, 2, 3, 4, 5), 5.0, 44100),
+    "esc10": (10, (1, 2, 3, 4, 5), 5.0, 44100),
+    "urbansound8k": (10, (1, 2, 3, 4, 5, 6, 7, 8, 9, 10), 4.0, 22050),
+    "gtzan": (10, (1,), 30.0, 22050),
+}
+PAPER_MODELS = {
+    "resnet": "resnet50",
+    "densenet": "densenet201",
+    "inception": "inception_v3",
+}
+# The paper's experiments, by file.
+PAPER = {
+    f"{data}_{family}": (data, name)
+    for data in ("esc50", "urbansound8k", "gtzan")
+    for family, name in PAPER_MODELS.items()
+}
+
+
+def load(name):
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+def fields(config):
+    return traverse_util.flatten_dict(config.to_dict())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_changes_values_alone_and_names_what_there_is(name):
+    config = load(name)
+    assert fields(config).keys() == fields(load("common")).keys()
+    assert config.data.name in DATASETS
+    assert config.model.name in models.MODELS
+    assert config.parallel in train.PARALLEL
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"common"}))
+def test_a_config_tells_its_command(name):
+    text = importlib.import_module(f"configs.{name}").__doc__ or ""
+    config = load(name)
+    assert f"python -m audiojax.main --config configs/{name}.py" in text
+    assert ("--config.data.source_dir=" in text) == (config.data.name != "synthetic")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_describes_a_classifier_of_its_sounds(name):
+    """Shapes alone: nothing is computed, no weights are read."""
+    config = load(name)
+    config.model.pretrained = None
+    count, folds, seconds, rate = PUBLISHED.get(
+        config.data.name,
+        (3, config.sweep.folds, config.data.clip_seconds, config.features.sample_rate),
+    )
+    assert tuple(config.sweep.folds) == folds
+    model = classifier.create(config, tuple(map(str, range(count))))
+    batch = {
+        "audio": jax.ShapeDtypeStruct((2, round(seconds * rate)), jnp.float32),
+        "length": jax.ShapeDtypeStruct((2,), jnp.int32),
+    }
+    if config.data.clip_mode != "stretch":
+        del batch["length"]
+    assert batch["audio"].shape[1] == model.clipping.num_samples
+    image = jax.eval_shape(model.batch_image, batch)
+    assert image.shape == (2, *model.image_shape)
+    logits = jax.eval_shape(
+        lambda key, image: model.logits(model.init(key), image),
+        jax.random.key(0),
+        image,
+    )
+    assert logits.shape == (2, count)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_is_no_wider_than_its_finest_window_has_frames(name):
+    config = load(name)
+    finest = 1000 * config.data.clip_seconds / min(config.features.hop_ms)
+    assert config.features.frames <= finest
+
+
+@pytest.mark.parametrize(("name", "of"), PAPER.items(), ids=PAPER)
+def test_the_papers_experiments_follow_its_recipe(name, of):
+    """arXiv 2007.11154, and its code where the text is silent."""
+    config = load(name)
+    assert (config.data.name, config.model.name) == of
+    wide = config.data.name == "gtzan"
+    high = config.data.name == "esc50"
+    expected = {
+        "data/clip_mode": "stretch" if config.data.name == "urbansound8k" else "pad",
+        "features/n_fft": 4410 if high else 2205,
+        "features/window_ms": (25, 50, 100),
+        "features/hop_ms": (10, 25, 50),
+        "features/n_mels": 128,
+        "features/frames": 1500 if wide else 250,
+        "model/pretrained": "imagenet",
+        "model/standardize": False,
+        "optimizer/name": "adam",
+        "optimizer/learning_rate": 1e-4,
+        "optimizer/weight_decay": 1e-3,
+        "optimizer/schedule": "step",
+        "optimizer/step_epochs": 30,
+        "optimizer/step_factor": 0.1,
+        "epochs": 70,
+        "batch_size": 32,
+    }
+    found = {"/".join(path): value for path, value in fields(config).items()}
+    assert {field: found[field] for field in expected} == expected
