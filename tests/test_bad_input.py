@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiojax import datasets, sweep
+from audiojax import datasets, results
 from audiojax.errors import InputError
 from tests import mixed_tree, tiny
 
@@ -349,8 +349,8 @@ def test_bad_files_can_be_skipped_and_are_named(folder, caplog):
 def test_what_was_skipped_stands_in_the_results(folder):
     content("cat/x.wav", b"no sound")(folder)
     info = load(folder, on_bad_file="skip").info
-    results = sweep.summarise(tiny.get_config(), info, [], [])
-    assert list(results["report"]["skipped"]) == ["cat/x.wav"]
+    written = results.summarise(tiny.get_config(), info, [], [])
+    assert list(written["report"]["skipped"]) == ["cat/x.wav"]
 
 
 def test_a_class_of_which_all_is_skipped_is_not_lost_silently(folder):

@@ -143,9 +143,8 @@ def test_single_label_scores_are_scikit_learn_s():
     predicted = logits.argmax(1)
     found = evaluate.scores(logits, label)
     assert found["accuracy"] == pytest.approx(metrics.accuracy_score(label, predicted))
-    recalls = metrics.recall_score(label, predicted, average=None)
+    _, recalls, f1, _ = metrics.precision_recall_fscore_support(label, predicted)
     assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
-    _, _, f1, _ = metrics.precision_recall_fscore_support(label, predicted)
     assert found["macro_f1"] == pytest.approx(np.mean(f1))
     assert found["loss"] == pytest.approx(
         metrics.log_loss(label, special.softmax(logits, axis=1))
@@ -172,11 +171,8 @@ def test_multi_label_scores_are_scikit_learn_s():
         metrics.log_loss(label[:, i], chances[:, i], labels=[0, 1]) for i in range(5)
     ]
     assert found["loss"] == pytest.approx(np.mean(by_class))
-    by_class = [
-        metrics.f1_score(label[:, i], chances[:, i] > 0.5, zero_division=0.0)
-        for i in range(5)
-    ]
-    assert found["macro_f1"] == pytest.approx(np.mean(by_class))
+    by_class = [metrics.f1_score(label[:, i], chances[:, i] > 0.5) for i in there]
+    assert found["macro_f1"] == pytest.approx(np.sum(by_class) / 5)
     assert found["num_clips"] == 150
     assert evaluate.metric(found) == "mAP"
 
