@@ -396,8 +396,6 @@ def test_the_store_is_a_data_set_of_its_own(tree, store):
         np.testing.assert_array_equal(samples / 32768, recordings.audio(index))
 
 
-# Beam's protobuf may be older than the one that TensorFlow Datasets is used to.
-@pytest.mark.filterwarnings("default::DeprecationWarning")
 def test_beam_prepares_the_same(tree, store, monkeypatch):
     pytest.importorskip("apache_beam")
     expected = sound_tree.load("esc50", tree, store)
