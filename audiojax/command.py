@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -45,6 +47,35 @@ def prepare() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "audiojax" / "xla"))
+
+
+# The job ends with its first process; until then the others can say what they found.
+SECONDS_FOR_THE_OTHERS = 5.0
+
+
+@contextlib.contextmanager
+def not_waiting() -> Iterator[None]:
+    """Ends a process of a job that failed, without the wait for the others' end.
+
+    They may be waiting for it, in the middle of a step. All that stop together, at a
+    signal, end in the ordinary way.
+    """
+    try:
+        yield
+    except BaseException as error:
+        together = isinstance(error.__context__, Interrupted)
+        if together or not jax.distributed.is_initialized():
+            raise
+        if isinstance(error, SystemExit):
+            status = error.code if isinstance(error.code, int) else 1
+        else:
+            traceback.print_exception(error)
+            status = 1
+        if jax.process_index() == 0:
+            time.sleep(SECONDS_FOR_THE_OTHERS)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 @contextlib.contextmanager

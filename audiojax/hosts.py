@@ -121,6 +121,8 @@ def connect(
     Raises:
         InputError: if they don't find each other.
     """
+    # It would take SIGTERM from the handlers of this program.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             coordinator,

@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from audiojax import config as configs
 from audiojax import grid, hosts, report, results, sweep
-from audiojax.command import one_sentence, prepare, stop
+from audiojax.command import not_waiting, one_sentence, prepare, stop
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="File of the config.", lock_config=True
@@ -68,7 +68,7 @@ def main(_argv: list[str]) -> None:
     given = config_flags.get_override_values(flags.FLAGS["config"])
     workdir = WORKDIR.value or f"runs/{Path(path).stem}"
     prepare()
-    with one_sentence(workdir):
+    with not_waiting(), one_sentence(workdir):
         if MULTIHOST.value:
             hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
         configs.read_none(CONFIG.value)

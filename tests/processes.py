@@ -82,8 +82,16 @@ def free_port():
         return listening.getsockname()[1]
 
 
-def start_job(stack, *arguments, count=2, devices=4):
-    """Starts the processes of one job, which find each other over loopback."""
+def start_job(stack, *arguments, count=2, devices=4, before_first=""):
+    """Starts the processes of one job, which find each other over loopback.
+
+    Args:
+        stack: an ExitStack, at whose end they are killed.
+        arguments: of the command.
+        count: of processes.
+        devices: of each.
+        before_first: Python that the first process runs before the command.
+    """
     port = free_port()
     return [
         stack.enter_context(
@@ -94,6 +102,7 @@ def start_job(stack, *arguments, count=2, devices=4):
                 f"--num_processes={count}",
                 f"--process_id={i}",
                 devices=devices,
+                before="" if i else before_first,
             )
         )
         for i in range(count)

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import signal
+import time
 
 import jax
 import numpy as np
@@ -85,7 +86,7 @@ def config(tmp_path_factory):
     config.sweep.folds = (1,)
     config.sweep.validation = "fold"
     config.epochs = 4
-    config.optimizer.update(name="sgd", learning_rate=0.1)
+    config.optimizer.update(name="sgd", learning_rate=0.5)
     config.parallel = "data_parallel"
     return config
 
@@ -167,7 +168,7 @@ def test_two_processes_of_four_devices_train_as_one_of_eight(config, alone, toge
     for line, other in zip(lines, metrics(alone), strict=True):
         assert line == pytest.approx(other, rel=0, abs=1e-4)
     # It learned: two runs that stand still would agree too.
-    assert lines[-1]["train_loss"] < 0.9 * lines[0]["train_loss"]
+    assert lines[-1]["train_loss"] < lines[0]["train_loss"] - 0.1
 
 
 def test_the_first_process_alone_writes_and_speaks(alone, together):
@@ -188,6 +189,7 @@ def test_the_first_process_alone_writes_and_speaks(alone, together):
     assert [run["name"] for run in results["runs"]] == ["fold1-seed0"]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_both_and_typed_again_the_bits_are_the_same(
     config, together, tmp_path
 ):
@@ -220,6 +222,7 @@ def test_a_signal_to_one_stops_both_and_typed_again_the_bits_are_the_same(
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_side_by_side_each_process_trains_runs_of_its_own(config, alone, tmp_path):
     """Four seeds on two processes of two devices."""
     more = ["--config.sweep.seeds=0,1,2,3", "--config.parallel=seed_parallel"]
@@ -236,3 +239,19 @@ def test_side_by_side_each_process_trains_runs_of_its_own(config, alone, tmp_pat
     assert results["folds"][0]["seeds"] == [0, 1, 2, 3]
     found, expected = predicted(tmp_path / "work"), predicted(alone)
     np.testing.assert_allclose(found["logits"], expected["logits"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_one_that_fails_alone_ends_the_job(config, tmp_path):
+    """The first may write only small files, and the other waits for its next step."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**4,) * 2);"
+    begun = time.monotonic()
+    (first, _, err), (second, _, _) = processes.run_job(
+        *arguments(config, tmp_path), before_first=limit
+    )
+    assert first == 1, err
+    assert "audiojax: checkpoint" in err
+    assert "(File too large)" in err
+    assert "Traceback" not in err
+    assert second != 0
+    assert time.monotonic() - begun < 300
