@@ -120,20 +120,3 @@ def test_a_signal_saves_and_says_how_to_go_on(start, run, tmp_path, signum, stat
     assert process.returncode == status
     assert "type the same command again to go on" in err
     assert "Traceback" not in err
-
-
-def test_killed_and_typed_again_it_is_the_same_to_the_bit(start, run, tmp_path):
-    """SIGKILL leaves no time to save: it goes on from the newest checkpoint."""
-    assert run(*tiny_arguments(tmp_path))[0] == 0
-    whole = (tmp_path / "work" / "fold1-seed0" / "predictions.npz").read_bytes()
-    killed = tiny_arguments(tmp_path, f"--workdir={tmp_path / 'killed'}")
-    process = start(*killed)
-    run_dir = tmp_path / "killed" / "fold1-seed0"
-    wait_for_checkpoint(process, run_dir / "checkpoints")
-    process.kill()
-    process.communicate(timeout=60)
-    assert not (run_dir / "result.json").exists()
-    status, _, err = run(*killed)
-    assert status == 0, err
-    assert "goes on at step" in err
-    assert (run_dir / "predictions.npz").read_bytes() == whole
