@@ -3,6 +3,7 @@
     python scripts/benchmark.py features
     python scripts/benchmark.py features --clips ../esc10/audio --preset esc50
     python scripts/benchmark.py models --models resnet50 --batch 16
+    python scripts/benchmark.py train
     python scripts/benchmark.py data --source_dir ../esc10
 
 The contenders take turns, so that a busy machine slows all alike: compare the
@@ -15,18 +16,22 @@ import collections
 import concurrent.futures
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import importlib
+import importlib.util
+import itertools
 import math
 import os
 import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -35,11 +40,17 @@ import numpy as np
 import optax
 import soundfile
 import soxr
+from etils import epath
 from PIL import Image
 
-from audiojax import models
+from audiojax import models, sweep, train
+from audiojax.checkpoints import Checkpoints
+from audiojax.config import Config
+from audiojax.datasets import Recordings, batches, from_arrays
+from audiojax.datasets.windows import Clipping
 from audiojax.errors import InputError
 from audiojax.features import PRESETS, LogMel, log_mel
+from audiojax.loop import STEPS_AHEAD, Run
 
 OURS = "audiojax"
 
@@ -510,6 +521,207 @@ def data(args: argparse.Namespace) -> None:
         )
 
 
+# Of what training costs beside its steps.
+CHECKPOINT_SECONDS = 60.0  # as in configs/common.py
+EPOCH_CLIPS = 1600  # of ESC-50, a fold held out
+
+
+def train_overhead(args: argparse.Namespace) -> None:
+    """What checkpoints and metrics add to a training, and how it waits for data."""
+    # The configs are no part of what is installed.
+    sys.path.append(str(Path(__file__).parents[1]))
+    from configs import demo, esc10_efficientnet
+
+    print(environment("jax", "orbax.checkpoint"))
+    with tempfile.TemporaryDirectory() as scratch:
+        config = (esc10_efficientnet if args.source else demo).get_config()
+        config.data.source_dir = args.source and str(args.source)
+        config.data.data_dir = str(args.data_dir or scratch)
+        config.epochs, config.evaluate_every_epochs = args.epochs, 0
+        recordings = sweep.load(config)
+        if "overhead" in args.parts:
+            print_overhead(config, recordings, args, epath.Path(scratch))
+        if "data" in args.parts:
+            print_waits(recordings, args, Path(scratch))
+
+
+def print_overhead(
+    config: Config, recordings: Recordings, args: argparse.Namespace, scratch: Any
+) -> None:
+    """A table: what our training takes beyond a bare loop of the same steps.
+
+    All start from the weights' file and end with the predictions of the test clips.
+    Processor time counts all threads, and other work on the machine disturbs it less.
+    """
+    config.checkpoint_seconds = args.checkpoint_seconds
+    trainer = train.Trainer(config, train.open_data(config, recordings))
+    run = Run(fold=config.sweep.folds[0], seed=0)
+    metrics, all_ = "metrics, one checkpoint", "metrics, checkpoints"
+    saved: list[int] = []
+    save = Checkpoints.save
+
+    def counting_save(self, step: int, *content: Any) -> None:
+        saved.append(step)
+        save(self, step, *content)
+
+    def ours(seconds: float) -> None:
+        saved.clear()
+        config.checkpoint_seconds = seconds
+        with tempfile.TemporaryDirectory(dir=scratch) as workdir:
+            trainer.train([run], epath.Path(workdir))
+
+    contenders = {
+        "bare": lambda: bare_training(trainer, run),
+        metrics: lambda: ours(math.inf),
+        all_: lambda: ours(args.checkpoint_seconds),
+    }
+    walls: dict[str, list[float]] = {name: [] for name in contenders}
+    processor: dict[str, list[float]] = {name: [] for name in contenders}
+    with mock.patch.object(Checkpoints, "save", counting_save):
+        for round_ in range(args.rounds + 1):
+            for name, work in contenders.items():
+                start = time.perf_counter(), time.process_time()
+                work()
+                if round_ > 0:
+                    walls[name].append(time.perf_counter() - start[0])
+                    processor[name].append(time.process_time() - start[1])
+    count = len(saved)
+    steps = config.epochs * trainer.steps_per_epoch(run)
+    print(
+        f"\n{config.model.name}, {recordings.info.name}, {steps} steps of "
+        f"{config.batch_size} images, median of {args.rounds} rounds; {count} "
+        f"checkpoints, one every {args.checkpoint_seconds:g} s and the last\n\n"
+        f"| | bare, s | {metrics}: adds | {all_}: adds "
+        f"| computed for one every {CHECKPOINT_SECONDS:g} s |\n" + "|---" * 5 + "|"
+    )
+    for name, seconds in {"time": walls, "processor time": processor}.items():
+        rounds = np.array([seconds[key] for key in contenders])
+        shares = np.median(rounds[1:] / rounds[0] - 1, axis=1)
+        bare = np.median(rounds[0])
+        # Of one checkpoint, in seconds; none where only the last was due.
+        each = (shares[1] - shares[0]) * bare / max(count - 1, 1)
+        often = shares[0] - each / bare + each / CHECKPOINT_SECONDS
+        each = "not measured" if count < 2 else f"{often:+.1%}"
+        print(f"| {name} | {bare:.1f} | {shares[0]:+.1%} | {shares[1]:+.1%} | {each} |")
+
+
+def bare_training(trainer: train.Trainer, run: Run) -> None:
+    """The steps of `Trainer.train` and its predictions, and nothing else."""
+    config, data, split = trainer.config, trainer.data, trainer.split(run)
+    program = trainer.program(1, trainer.steps_per_epoch(run))
+    state, pending = trainer.initial_state(run), collections.deque()
+    key = jax.random.key(run.seed)
+    for epoch in range(config.epochs):
+        for batch in batches.train_batches(
+            data.recordings,
+            split.train,
+            batch_size=config.batch_size,
+            clipping=trainer.classifier.clipping,
+            seed=run.seed,
+            epoch=epoch,
+            image=data.images,
+        ):
+            state, metrics = program.train_step(
+                state, program.spread.batch([batch]), key
+            )
+            pending.append(metrics)
+            if len(pending) > STEPS_AHEAD:
+                jax.block_until_ready(pending.popleft())
+    trainer.predictions(state.variables, split.test)
+
+
+def print_waits(
+    recordings: Recordings, args: argparse.Namespace, scratch: Path
+) -> None:
+    """A table: how long a device of a given speed waits for batches of 32."""
+    if args.source is None:
+        rate, random = 44100, np.random.default_rng(0)
+        noise = random.integers(-3000, 3000, (400, 5 * rate), np.int16)
+        recordings = from_arrays(noise, np.arange(400) % 10, rate)
+    shape = (len(recordings), 128, 250, 3)
+    file = scratch / "images.npy"
+    images = np.lib.format.open_memmap(file, "w+", np.float32, shape)
+    images[:] = 1
+    images.flush()
+    image = {"audio": None, "spectrogram": np.load(file, mmap_mode="r")}
+    drivers = {"threads": True}
+    if importlib.util.find_spec("tensorflow"):
+        drivers["tf.data"] = False
+    clipping = Clipping("pad", 5 * recordings.info.sample_rate)
+    clips = np.resize(np.arange(len(recordings)), EPOCH_CLIPS)
+    found: dict[tuple[str, str], list[tuple[float, ...]]] = {}
+    for round_ in range(args.rounds + 1):
+        for stage, driver in itertools.product(image, drivers):
+            source = dataclasses.replace(recordings, in_memory=drivers[driver])
+
+            def read(epoch: int, source=source, stage=stage) -> Iterator[Any]:
+                return batches.train_batches(
+                    source,
+                    clips,
+                    batch_size=32,
+                    clipping=clipping,
+                    seed=0,
+                    epoch=epoch,
+                    image=image[stage],
+                )
+
+            shares = waits(read, args.data_epochs, args.step_ms / 1000)
+            if round_ > 0:
+                found.setdefault((stage, driver), []).append(shares)
+    print(
+        f"\n{recordings.info.name}, {args.data_epochs} epochs of {EPOCH_CLIPS} clips "
+        f"of 5 s, {recordings.info.sample_rate} Hz, batch 32, a step of "
+        f"{args.step_ms:g} ms, median of {args.rounds} rounds\n\n"
+        "| stage | fetched by | device waits | of that, for an epoch's first batch "
+        "| loop waits |\n" + "|---" * 5 + "|"
+    )
+    for (stage, driver), rounds in found.items():
+        shares = " | ".join(f"{share:.1%}" for share in np.median(rounds, axis=0))
+        print(f"| {stage} | {driver} | {shares} |")
+
+
+def waits(
+    read: Callable[[int], Iterator[Any]], epochs: int, step: float
+) -> tuple[float, float, float]:
+    """Trains on a device that only sleeps, as the training loop does.
+
+    Args:
+        read: epoch -> its batches.
+        epochs: how many.
+        step: seconds that the device takes for one.
+
+    Returns:
+        Shares of the whole time: that the device did nothing, that it did so before
+        the first step of an epoch, and that the loop spent asking for a batch.
+    """
+    busy: list[tuple[float, float]] = []
+
+    def work() -> None:
+        start = time.perf_counter()
+        time.sleep(step)
+        busy.append((start, time.perf_counter()))
+
+    asked, firsts, pending = 0.0, [], collections.deque()
+    begin = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(1) as device:
+        for epoch in range(epochs):
+            firsts.append(len(busy))
+            start = time.perf_counter()
+            for _ in read(epoch):
+                asked += time.perf_counter() - start
+                pending.append(device.submit(work))
+                if len(pending) > STEPS_AHEAD:
+                    pending.popleft().result()
+                start = time.perf_counter()
+            # The loop reads the metrics of all steps at the end of an epoch.
+            while pending:
+                pending.popleft().result()
+    starts, ends = np.array(busy).T
+    total = ends[-1] - begin
+    idle = starts - np.concatenate([[begin], ends[:-1]])
+    return idle.sum() / total, idle[firsts].sum() / total, asked / total
+
+
 def main() -> None:
     """Parses the command line and runs one benchmark."""
     parser = argparse.ArgumentParser(description="Measures speed, in one run.")
@@ -539,6 +751,22 @@ def main() -> None:
     command.add_argument("--batch", type=int, default=32)
     command.add_argument("--repeats", type=int, default=5)
     command.set_defaults(run=data)
+
+    command = commands.add_parser("train", help=train_overhead.__doc__)
+    command.add_argument("--source", type=Path, help="ESC-10; default: made sounds")
+    command.add_argument("--data-dir", type=Path, help="prepared data; default: none")
+    command.add_argument(
+        "--parts",
+        nargs="+",
+        choices=["overhead", "data"],
+        default=["overhead", "data"],
+    )
+    command.add_argument("--epochs", type=int, default=4)
+    command.add_argument("--rounds", type=int, default=3)
+    command.add_argument("--checkpoint-seconds", type=float, default=10)
+    command.add_argument("--data-epochs", type=int, default=2)
+    command.add_argument("--step-ms", type=float, default=50)
+    command.set_defaults(run=train_overhead)
 
     args = parser.parse_args()
     try:
