@@ -261,6 +261,7 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_whole(
     assert_same(outcome(config, tmp_path), whole)
 
 
+@pytest.mark.slow
 def test_the_command_says_in_one_sentence_that_the_disk_is_full(config, tmp_path):
     """As above, in a process that may write only small files from the start."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**4,) * 2);"
@@ -274,6 +275,7 @@ def test_the_command_says_in_one_sentence_that_the_disk_is_full(config, tmp_path
 # Several processes that share a sweep.
 
 
+@pytest.mark.slow
 def test_three_processes_share_a_sweep_and_one_is_killed(config, tmp_path, monkeypatch):
     more = (
         "--config.sweep.seeds=0,1,2",
