@@ -210,10 +210,7 @@ def table(results: Mapping[str, Any]) -> str:
     for name in ("mean", "std"):
         values = {kind: results["summary"][kind][name] for kind in kinds}
         rows.append((name, values))
-    lines = [
-        results["metric"],
-        f"{'fold':>6}" + "".join(f"  {kind:>8}" for kind in kinds),
-    ]
+    lines = [f"{'fold':>6}" + "".join(f"  {kind:>8}" for kind in kinds)]
     for name, values in rows:
         cells = "".join(f"  {values[kind]:>8.2%}" for kind in kinds)
         lines.append(f"{name:>6}{cells}")
