@@ -649,9 +649,9 @@ def print_waits(
         drivers["tf.data"] = False
     clipping = Clipping("pad", 5 * recordings.info.sample_rate)
     clips = np.resize(np.arange(len(recordings)), EPOCH_CLIPS)
-    found: dict[tuple[str, str], list[tuple[float, ...]]] = {}
+    found: dict[tuple[Any, ...], list[tuple[float, ...]]] = {}
     for round_ in range(args.rounds + 1):
-        for stage, driver in itertools.product(image, drivers):
+        for stage, driver, early in itertools.product(image, drivers, (False, True)):
             source = dataclasses.replace(recordings, in_memory=drivers[driver])
 
             def read(epoch: int, source=source, stage=stage) -> Iterator[Any]:
@@ -665,34 +665,37 @@ def print_waits(
                     image=image[stage],
                 )
 
-            shares = waits(read, args.data_epochs, args.step_ms / 1000)
+            shares = waits(read, args.data_epochs, args.step_ms / 1000, early)
             if round_ > 0:
-                found.setdefault((stage, driver), []).append(shares)
+                found.setdefault((stage, driver, early), []).append(shares)
     print(
         f"\n{recordings.info.name}, {args.data_epochs} epochs of {EPOCH_CLIPS} clips "
         f"of 5 s, {recordings.info.sample_rate} Hz, batch 32, a step of "
         f"{args.step_ms:g} ms, median of {args.rounds} rounds\n\n"
-        "| stage | fetched by | device waits | of that, for an epoch's first batch "
-        "| loop waits |\n" + "|---" * 5 + "|"
+        "| stage | fetched by | opened | device waits "
+        "| of that, for an epoch's first batch | loop waits |\n" + "|---" * 6 + "|"
     )
-    for (stage, driver), rounds in found.items():
+    for (stage, driver, early), rounds in found.items():
         shares = " | ".join(f"{share:.1%}" for share in np.median(rounds, axis=0))
-        print(f"| {stage} | {driver} | {shares} |")
+        opened = "early" if early else "when begun"
+        print(f"| {stage} | {driver} | {opened} | {shares} |")
 
 
 def waits(
-    read: Callable[[int], Iterator[Any]], epochs: int, step: float
+    read: Callable[[int], Iterator[Any]], epochs: int, step: float, early: bool
 ) -> tuple[float, float, float]:
     """Trains on a device that only sleeps, as the training loop does.
 
     Args:
-        read: epoch -> its batches.
+        read: epoch -> its batches, which are fetched from then on.
         epochs: how many.
         step: seconds that the device takes for one.
+        early: whether an epoch is opened before the last step of the one before.
 
     Returns:
-        Shares of the whole time: that the device did nothing, that it did so before
-        the first step of an epoch, and that the loop spent asking for a batch.
+        Shares of the time from the first batch on: that the device did nothing, that
+        it did so before the first step of an epoch, and that the loop spent asking
+        for a batch. The run's first batch is left out: it comes once a run.
     """
     busy: list[tuple[float, float]] = []
 
@@ -701,25 +704,29 @@ def waits(
         time.sleep(step)
         busy.append((start, time.perf_counter()))
 
-    asked, firsts, pending = 0.0, [], collections.deque()
-    begin = time.perf_counter()
+    asked, pending = 0.0, collections.deque()
+    steps = batches.num_batches(EPOCH_CLIPS, 32)
     with concurrent.futures.ThreadPoolExecutor(1) as device:
+        following = read(0)
         for epoch in range(epochs):
-            firsts.append(len(busy))
-            start = time.perf_counter()
-            for _ in read(epoch):
-                asked += time.perf_counter() - start
+            stream = following if early or epoch == 0 else read(epoch)
+            for number in range(steps):
+                start = time.perf_counter()
+                next(stream)
+                if epoch or number:
+                    asked += time.perf_counter() - start
+                if early and number == steps - 1 and epoch < epochs - 1:
+                    following = read(epoch + 1)
                 pending.append(device.submit(work))
                 if len(pending) > STEPS_AHEAD:
                     pending.popleft().result()
-                start = time.perf_counter()
             # The loop reads the metrics of all steps at the end of an epoch.
             while pending:
                 pending.popleft().result()
     starts, ends = np.array(busy).T
-    total = ends[-1] - begin
-    idle = starts - np.concatenate([[begin], ends[:-1]])
-    return idle.sum() / total, idle[firsts].sum() / total, asked / total
+    total = ends[-1] - starts[0]
+    idle = starts[1:] - ends[:-1]
+    return idle.sum() / total, idle[steps - 1 :: steps].sum() / total, asked / total
 
 
 def main() -> None:
@@ -764,7 +771,7 @@ def main() -> None:
     command.add_argument("--epochs", type=int, default=4)
     command.add_argument("--rounds", type=int, default=3)
     command.add_argument("--checkpoint-seconds", type=float, default=10)
-    command.add_argument("--data-epochs", type=int, default=2)
+    command.add_argument("--data-epochs", type=int, default=3)
     command.add_argument("--step-ms", type=float, default=50)
     command.set_defaults(run=train_overhead)
 

@@ -3,6 +3,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -317,9 +318,25 @@ def test_threads_do_not_fetch_far_ahead():
     recordings, asked = make_recordings(100)
     recordings = dataclasses.replace(recordings, in_memory=True)
     stream = batches.eval_batches(recordings, range(100), batch_size=1, clipping=PAD)
-    assert not asked
     next(stream)
     assert len(asked) <= batches.PARALLEL + batches.PREFETCH
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_the_first_batch_is_fetched_before_it_is_asked_for(in_memory):
+    recordings, _ = make_recordings()
+    fetching, read = threading.Event(), recordings.read
+
+    def tell_and_read(index):
+        fetching.set()
+        return read(index)
+
+    recordings = dataclasses.replace(
+        recordings, read=tell_and_read, in_memory=in_memory
+    )
+    stream = batches.eval_batches(recordings, range(10), batch_size=4, clipping=PAD)
+    assert fetching.wait(timeout=60)
+    assert [len(batch["index"]) for batch in stream] == [4, 4, 4]
 
 
 def test_images_are_given_instead_of_audio():

@@ -8,6 +8,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -202,7 +203,7 @@ def _stream(
     place: np.ndarray,
     mask: np.ndarray,
 ) -> Iterator[Batch]:
-    """Batches fetched ahead.
+    """Batches fetched ahead, from now on, before the first is asked for.
 
     Args:
         recordings: the data set.
@@ -225,6 +226,8 @@ def _stream(
 
     driver = _by_threads if recordings.in_memory or not _tensorflow() else _by_tf_data
     stream = driver(fetch, clip, place, mask)
+    # Up to its first pause, where no batch is given yet but the first are under way.
+    next(stream)
     _streams.add(stream)
     return stream
 
@@ -253,7 +256,7 @@ def _tensorflow() -> Any:
 
 
 def _by_tf_data(fetch: Callable[..., Batch], *table: np.ndarray) -> Generator[Batch]:
-    """`fetch` of every row of arrays [batches, B], in order, by tf.data."""
+    """A pause, then `fetch` of each row of arrays [batches, B] in order, by tf.data."""
     tf, failures = _tensorflow(), []
     # A batch of no clips costs nothing and tells what the others hold.
     empty = fetch(*(column.ravel()[:0] for column in table))
@@ -272,8 +275,12 @@ def _by_tf_data(fetch: Callable[..., Batch], *table: np.ndarray) -> Generator[Ba
 
     dataset = tf.data.Dataset.from_tensor_slices(table)
     dataset = dataset.map(load, num_parallel_calls=PARALLEL, deterministic=True)
+    options = tf.data.Options()
+    options.experimental_warm_start = True
+    iterator = dataset.prefetch(PREFETCH).with_options(options).as_numpy_iterator()
+    yield {}
     try:
-        yield from dataset.prefetch(PREFETCH).as_numpy_iterator()
+        yield from iterator
     except tf.errors.OpError:
         if failures:  # TensorFlow's own error would hide what is wrong with a clip.
             raise failures[0] from None
@@ -281,15 +288,17 @@ def _by_tf_data(fetch: Callable[..., Batch], *table: np.ndarray) -> Generator[Ba
 
 
 def _by_threads(fetch: Callable[..., Batch], *table: np.ndarray) -> Generator[Batch]:
-    """`fetch` of every row of arrays [batches, B], in order, by threads."""
+    """A pause, then `fetch` of each row of arrays [batches, B] in order, by threads."""
     pending: collections.deque[concurrent.futures.Future[Batch]] = collections.deque()
     pool = concurrent.futures.ThreadPoolExecutor(PARALLEL)
     try:
-        for row in zip(*table, strict=True):
+        rows = zip(*table, strict=True)
+        for row in itertools.islice(rows, PARALLEL + PREFETCH - 1):
             pending.append(pool.submit(fetch, *row))
-            if len(pending) == PARALLEL + PREFETCH:
-                yield pending.popleft().result()
+        yield {}
         while pending:
+            for row in itertools.islice(rows, 1):
+                pending.append(pool.submit(fetch, *row))
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
