@@ -11,9 +11,10 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
+from absl import app, flags
 from absl import logging as absl_logging
 
 from audiojax.errors import InputError
@@ -24,6 +25,22 @@ def stop(message: object, status: int = 1) -> NoReturn:
     """Prints one sentence and ends the program."""
     print(f"audiojax: {message}", file=sys.stderr, flush=True)
     sys.exit(status)
+
+
+def parse(config: flags.FlagHolder[Any], argv: list[str]) -> list[str]:
+    """Parses the flags; a config that can't be used ends in one sentence."""
+    try:
+        rest = app.parse_flags_with_usage(argv)
+        if config.value is not None:
+            config.value.keys()  # a file that could not be loaded says so only now
+        return rest
+    except OSError as error:
+        reason = str(error).splitlines()[-1].strip()
+        stop(f"can't read the config file: {reason}; the ready ones are in configs/")
+    except (AttributeError, KeyError) as error:
+        stop(f"the config has no field {' '.join(str(error.args[0]).split())}")
+    except (TypeError, ValueError) as error:
+        stop(f"can't use the config: {' '.join(str(error).split())}")
 
 
 def on_terminate(_signum: int, _frame: object) -> None:

@@ -6,6 +6,7 @@ python -m audiojax.main --config configs/esc50_resnet.py [--workdir DIR]
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
 from pathlib import Path
@@ -13,8 +14,8 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
+from audiojax import command, grid, hosts, report, results, sweep
 from audiojax import config as configs
-from audiojax import grid, hosts, report, results, sweep
 from audiojax.command import not_waiting, one_sentence, prepare, stop
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -31,21 +32,7 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first o
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "This one's number, from 0.")
 
-
-def parse(argv: list[str]) -> list[str]:
-    """Parses the flags; a config that can't be used ends in one sentence."""
-    try:
-        rest = app.parse_flags_with_usage(argv)
-        if CONFIG.value is not None:
-            CONFIG.value.keys()  # a file that could not be loaded says so only now
-        return rest
-    except OSError as error:
-        reason = str(error).splitlines()[-1].strip()
-        stop(f"can't read the config file: {reason}; the ready ones are in configs/")
-    except (AttributeError, KeyError) as error:
-        stop(f"the config has no field {' '.join(str(error.args[0]).split())}")
-    except (TypeError, ValueError) as error:
-        stop(f"can't use the config: {' '.join(str(error).split())}")
+parse = functools.partial(command.parse, CONFIG)
 
 
 def show(workdir: str) -> None:

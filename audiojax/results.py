@@ -214,7 +214,7 @@ def table(results: Mapping[str, Any]) -> str:
     for name, values in rows:
         cells = "".join(f"  {values[kind]:>8.2%}" for kind in kinds)
         lines.append(f"{name:>6}{cells}")
-    if "gain" in results["summary"]:
+    if any(len(fold["seeds"]) > 1 for fold in results["folds"]):
         gain = results["summary"]["gain"]["mean"]
         lines.append(f"averaging the logits of a fold's seeds gains {gain:+.2%}")
     lines.append(f"the numbers are {results['metric']}")

@@ -83,7 +83,7 @@ def test_where_and_how_may_change(tmp_path, field):
 def test_table_holds_folds_mean_and_deviation():
     found = {
         "metric": "accuracy",
-        "folds": [{"fold": 1, "single": 0.9, "ensemble": 0.925}],
+        "folds": [{"fold": 1, "seeds": [0], "single": 0.9, "ensemble": 0.925}],
         "summary": {
             "single": {"mean": 0.9, "std": 0.0},
             "ensemble": {"mean": 0.925, "std": 0.0},
