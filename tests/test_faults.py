@@ -275,7 +275,6 @@ def test_the_command_says_in_one_sentence_that_the_disk_is_full(config, tmp_path
 # Several processes that share a sweep.
 
 
-@pytest.mark.slow
 def test_three_processes_share_a_sweep_and_one_is_killed(config, tmp_path, monkeypatch):
     more = (
         "--config.sweep.seeds=0,1,2",
