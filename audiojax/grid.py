@@ -42,14 +42,20 @@ def train(config: Config, workdir: epath.PathLike, fields: Fields) -> dict[str, 
     # Runs that other processes hold are waited for when nothing else is left to do.
     for wait in (False, True):
         for folder in points:
+            if sweep.is_done(at[folder], folder):
+                continue
             sweep.train(at[folder], folder, wait=wait)
             # The next point has other programs; see `train.MOST_PROGRAMS`.
             jax.clear_caches()
-            if hosts.everyone().first:
-                files.write_json(
-                    epath.Path(workdir) / "sweep.json", collect(workdir, fields)
-                )
-    return collect(workdir, fields)
+            _write(workdir, fields)
+    return _write(workdir, fields)
+
+
+def _write(workdir: epath.PathLike, fields: Fields) -> dict[str, Any]:
+    collected = collect(workdir, fields)
+    if hosts.everyone().first:
+        files.write_json(epath.Path(workdir) / "sweep.json", collected)
+    return collected
 
 
 def evaluate(config: Config, workdir: epath.PathLike, fields: Fields) -> dict[str, Any]:

@@ -217,5 +217,5 @@ def table(results: Mapping[str, Any]) -> str:
     if any(len(fold["seeds"]) > 1 for fold in results["folds"]):
         gain = results["summary"]["gain"]["mean"]
         lines.append(f"averaging the logits of a fold's seeds gains {gain:+.2%}")
-    lines.append(f"the numbers are {results['metric']}")
+    lines.append(f"{results['metric']} on the test folds, last epoch")
     return "\n".join(lines)

@@ -146,6 +146,20 @@ def _ends(
             return
 
 
+def is_done(config: Config, workdir: epath.PathLike) -> bool:
+    """Whether every run of the config is finished and in `results.json`.
+
+    Raises:
+        InputError: if the workdir belongs to another config.
+    """
+    workdir = epath.Path(workdir)
+    runs = planned_runs(config)
+    results.check_config(config, workdir)
+    return (workdir / "results.json").exists() and all(
+        _done(workdir, run) for run in runs
+    )
+
+
 def _done(workdir: epath.Path, run: Run) -> bool:
     return (workdir / run.name / "result.json").exists()
 
