@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -198,13 +198,30 @@ class Loop:
 
     def run(self) -> None:
         """Trains to the end of all lanes, or until a signal or divergence of all."""
-        while self.step < self.program.num_steps and self._active:
-            epoch, start = divmod(self.step, self.program.steps_per_epoch)
-            streams = [self._read(lane, epoch, start) for lane in self.lanes]
-            for parts in zip(*streams, strict=True):
-                self._advance(parts)
-                if not self._active:
-                    return
+        for parts in self._batches():
+            self._advance(parts)
+            if not self._active:
+                return
+
+    def _batches(self) -> Iterator[tuple[Batch, ...]]:
+        """Every lane's next batch, to the end of the training.
+
+        An epoch is opened before the last step of the one before, because opening it
+        takes longer than a step of a fast device.
+        """
+        steps_per_epoch, epochs = self.program.steps_per_epoch, self.pace.epochs
+        epoch, start = divmod(self.step, steps_per_epoch)
+        streams = self._open(epoch, start) if epoch < epochs else []
+        while streams:
+            following: list[Iterable[Batch]] = []
+            for place, parts in enumerate(zip(*streams, strict=True), start + 1):
+                if place == steps_per_epoch and epoch + 1 < epochs:
+                    following = self._open(epoch + 1, 0)
+                yield parts
+            streams, epoch, start = following, epoch + 1, 0
+
+    def _open(self, epoch: int, start: int) -> list[Iterable[Batch]]:
+        return [self._read(lane, epoch, start) for lane in self.lanes]
 
     def _advance(self, parts: Sequence[dict[str, np.ndarray]]) -> None:
         """One step, and what is due after it."""

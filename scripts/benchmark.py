@@ -685,7 +685,7 @@ def print_waits(
     clips = np.resize(np.arange(len(recordings)), EPOCH_CLIPS)
     found: dict[tuple[Any, ...], list[tuple[float, ...]]] = {}
     for round_ in range(args.rounds + 1):
-        for stage, driver, early in itertools.product(image, drivers, (False, True)):
+        for stage, driver in itertools.product(image, drivers):
             source = dataclasses.replace(recordings, in_memory=drivers[driver])
 
             def read(epoch: int, source=source, stage=stage) -> Iterator[Any]:
@@ -699,24 +699,23 @@ def print_waits(
                     image=image[stage],
                 )
 
-            shares = waits(read, args.data_epochs, args.step_ms / 1000, early)
+            shares = waits(read, args.data_epochs, args.step_ms / 1000)
             if round_ > 0:
-                found.setdefault((stage, driver, early), []).append(shares)
+                found.setdefault((stage, driver), []).append(shares)
     print(
         f"\n{recordings.info.name}, {args.data_epochs} epochs of {EPOCH_CLIPS} clips "
         f"of 5 s, {recordings.info.sample_rate} Hz, batch 32, a step of "
         f"{args.step_ms:g} ms, median of {args.rounds} rounds\n\n"
-        "| stage | fetched by | opened | device waits "
-        "| of that, for an epoch's first batch | loop waits |\n" + "|---" * 6 + "|"
+        "| stage | fetched by | device waits "
+        "| of that, for an epoch's first batch | loop waits |\n" + "|---" * 5 + "|"
     )
-    for (stage, driver, early), rounds in found.items():
+    for (stage, driver), rounds in found.items():
         shares = " | ".join(f"{share:.1%}" for share in np.median(rounds, axis=0))
-        opened = "early" if early else "when begun"
-        print(f"| {stage} | {driver} | {opened} | {shares} |")
+        print(f"| {stage} | {driver} | {shares} |")
 
 
 def waits(
-    read: Callable[[int], Iterator[Any]], epochs: int, step: float, early: bool
+    read: Callable[[int], Iterator[Any]], epochs: int, step: float
 ) -> tuple[float, float, float]:
     """Trains on a device that only sleeps, as the training loop does.
 
@@ -724,7 +723,6 @@ def waits(
         read: epoch -> its batches, which are fetched from then on.
         epochs: how many.
         step: seconds that the device takes for one.
-        early: whether an epoch is opened before the last step of the one before.
 
     Returns:
         Shares of the time from the first batch on: that the device did nothing, that
@@ -743,13 +741,13 @@ def waits(
     with concurrent.futures.ThreadPoolExecutor(1) as device:
         following = read(0)
         for epoch in range(epochs):
-            stream = following if early or epoch == 0 else read(epoch)
+            stream = following
             for number in range(steps):
                 start = time.perf_counter()
                 next(stream)
                 if epoch or number:
                     asked += time.perf_counter() - start
-                if early and number == steps - 1 and epoch < epochs - 1:
+                if number == steps - 1 and epoch < epochs - 1:
                     following = read(epoch + 1)
                 pending.append(device.submit(work))
                 if len(pending) > STEPS_AHEAD:
