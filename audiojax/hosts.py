@@ -86,20 +86,16 @@ class Hosts:
         """
         if self.count == 1:
             return number
-        return _largest(np.full(jax.local_device_count(), number, np.int32))
+        return _largest()(np.full(jax.local_device_count(), number, np.int32))
 
 
 @functools.cache
-def _largest_step() -> Callable[[np.ndarray], jax.Array]:
+def _largest() -> Callable[[np.ndarray], jax.Array]:
     return jax.pmap(
         lambda number: lax.pmax(number, "all"),
         axis_name="all",
         out_axes=None,  # pyright: ignore[reportArgumentType]
     )
-
-
-def _largest(numbers: np.ndarray) -> jax.Array:
-    return _largest_step()(numbers)
 
 
 def everyone() -> Hosts:

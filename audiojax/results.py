@@ -162,27 +162,24 @@ def summarise(
     }
 
 
-def finished(
-    workdir: epath.Path,
-) -> tuple[list[dict[str, Any]], list[Predictions]]:
-    """Entries and predictions of all runs in the workdir that are done."""
-    folders = [path.parent for path in workdir.glob("fold*-seed*/result.json")]
-    entries = {folder: files.read_json(folder / "result.json") for folder in folders}
-    folders.sort(key=lambda folder: (entries[folder]["fold"], entries[folder]["seed"]))
-    return (
-        [entries[folder] for folder in folders],
-        [files.read_arrays(folder / "predictions.npz") for folder in folders],
-    )
+def finished(workdir: epath.Path) -> list[dict[str, Any]]:
+    """The entries of all runs in the workdir that are done."""
+    entries = map(files.read_json, workdir.glob("fold*-seed*/result.json"))
+    return sorted(entries, key=lambda entry: (entry["fold"], entry["seed"]))
 
 
 def write(config: Config, info: Info, workdir: epath.Path) -> dict[str, Any]:
     """Writes `results.json` of all runs that are done, and gives its content."""
     while True:
-        entries, predictions = finished(workdir)
+        entries = finished(workdir)
+        predictions = [
+            files.read_arrays(workdir / entry["name"] / "predictions.npz")
+            for entry in entries
+        ]
         results = summarise(config, info, entries, predictions)
         files.write_json(workdir / "results.json", results)
         # Another process may have finished a run meanwhile, and have written first.
-        if len(finished(workdir)[0]) == len(entries):
+        if len(finished(workdir)) == len(entries):
             return results
 
 

@@ -253,7 +253,7 @@ def evaluate(
     if not (workdir / "config.json").exists():
         raise InputError(f"{workdir} holds no runs; train first, without --mode")
     results.check_config(config, workdir)
-    entries, _ = results.finished(workdir)
+    entries = results.finished(workdir)
     if not entries:
         raise InputError(f"{workdir} holds no finished run; train first")
     recordings = load(config) if recordings is None else recordings

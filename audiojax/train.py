@@ -165,6 +165,8 @@ class Trainer:
             steps.make_eval_step(self.classifier), self._eval_devices
         )
         self._programs: dict[tuple[int, int], Program] = {}
+        # By fold: what every seed of it shares.
+        self._splits: dict[int, Split] = {}
         self._statistics: dict[int, Variables] = {}
 
     def _check_batch_size(self) -> None:
@@ -188,12 +190,14 @@ class Trainer:
         Raises:
             InputError: as `parts.split`.
         """
-        return parts.split(
-            self.data.info,
-            run.fold,
-            self.config.sweep.validation,
-            allow_leaks=self.config.data.allow_leaks,
-        )
+        if run.fold not in self._splits:
+            self._splits[run.fold] = parts.split(
+                self.data.info,
+                run.fold,
+                self.config.sweep.validation,
+                allow_leaks=self.config.data.allow_leaks,
+            )
+        return self._splits[run.fold]
 
     def steps_per_epoch(self, run: Run) -> int:
         """Batches of an epoch; runs side by side must have as many."""
@@ -253,8 +257,9 @@ class Trainer:
     ) -> Iterable[dict[str, np.ndarray]]:
         size = self.config.batch_size // self.hosts.count
         first = self.hosts.index * size
-        balance = self.config.data.balance
-        weights = self._clip_weights(lane.split.train)
+        balance, weights = self.config.data.balance, None
+        if balance != "none":
+            weights = self._clip_weights(lane.split.train)
         stream = batches.train_batches(
             self.data.recordings,
             lane.split.train,

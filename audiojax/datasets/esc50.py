@@ -19,6 +19,7 @@ from audiojax.datasets.table import (
     Row,
     Table,
     ambiguous,
+    numbered,
     published_lines,
     repeated,
     source_folder,
@@ -86,15 +87,13 @@ def read(name: str, settings: Settings) -> Table:
         lines = [line for line in lines if line.esc10]
     if not lines:
         raise InputError(f"{path} has no rows for {name}")
-    # In the targets' order, without gaps.
-    categories = dict(sorted({line.target: line.category for line in lines}.items()))
-    found, whole = len(categories), NUM_CLASSES[name]
+    classes, labels = numbered((line.target, line.category) for line in lines)
+    found, whole = len(classes), NUM_CLASSES[name]
     if found != whole:
         logger.info(
             "%s holds %d clips of %d classes, not all %d of %s: labels count those %d",
             *(path, len(lines), found, whole, name, found),
         )
-    labels = {target: label for label, target in enumerate(categories)}
     rows = tuple(
         Row(
             path=source / "audio" / line.filename,
@@ -107,7 +106,7 @@ def read(name: str, settings: Settings) -> Table:
     )
     return Table(
         name=name,
-        classes=tuple(categories.values()),
+        classes=classes,
         rows=rows,
         shared_sources=_shared(rows),
         description=DESCRIPTION,

@@ -141,6 +141,18 @@ def whole_number(name: str, text: str) -> int:
     return int(text)
 
 
+def numbered(
+    pairs: Iterable[tuple[int, str]],
+) -> tuple[tuple[str, ...], dict[int, int]]:
+    """Class names in the order of their numbers, and each number's label.
+
+    Args:
+        pairs: (number, name) as found; labels count the numbers without gaps.
+    """
+    names = dict(sorted(set(pairs)))
+    return tuple(names.values()), {number: i for i, number in enumerate(names)}
+
+
 def repeated(values: Iterable[str]) -> list[str]:
     """A phrase for each value that comes several times."""
     counts = collections.Counter(values)

@@ -20,6 +20,7 @@ from audiojax.datasets.table import (
     Row,
     Table,
     ambiguous,
+    numbered,
     published_lines,
     repeated,
     source_folder,
@@ -150,8 +151,7 @@ def _seconds(name: str, text: str) -> float:
 
 
 def _table(audio: epath.Path, lines: list[Line], others: list[str]) -> Table:
-    # In the order of their numbers, without gaps.
-    classes = dict(sorted({line.class_id: line.class_name for line in lines}.items()))
+    classes, labels = numbered((line.class_id, line.class_name) for line in lines)
     if (len(lines), len(classes)) != (NUM_CLIPS, NUM_CLASSES):
         logger.info(
             "%s holds %d clips of %d classes, not the %d of %d of the release",
@@ -162,7 +162,6 @@ def _table(audio: epath.Path, lines: list[Line], others: list[str]) -> Table:
             "%s: %d files that the CSV does not name are left out: %s",
             *(audio, len(others), listed(others)),
         )
-    labels = {number: label for label, number in enumerate(classes)}
     rows = tuple(
         Row(
             path=audio / line.place,
@@ -175,7 +174,7 @@ def _table(audio: epath.Path, lines: list[Line], others: list[str]) -> Table:
     )
     return Table(
         name="urbansound8k",
-        classes=tuple(classes.values()),
+        classes=classes,
         rows=rows,
         report={"not_listed": others} if others else {},
         description="Slices of city sounds, up to four seconds, in ten folds.",
