@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from audiojax import features, models, pretrained
+from audiojax.clips import Clipping
 from audiojax.config import Config
-from audiojax.datasets.windows import Clipping
 from audiojax.errors import InputError
 from audiojax.features import LogMel
 from audiojax.models import Network
@@ -28,7 +28,7 @@ class Classifier:
 
     What a sound is classified with is `variables`, three collections: `params` and
     `batch_stats` of the network, and `input`, the mean and standard deviation [C] by
-    which images are standardised (0 and 1 where they are not).
+    which images are standardized (0 and 1 where they are not).
 
     Attributes:
         network: a member of `models.MODELS`, image [B, mel, frames, C] to logits.
@@ -52,7 +52,7 @@ class Classifier:
         return self.log_mel.n_mels, self.log_mel.frames, channels
 
     def image(self, audio: jax.Array, length: jax.Array | None = None) -> jax.Array:
-        """Waveforms to log-mel images, not standardised.
+        """Waveforms to log-mel images, not standardized.
 
         Args:
             audio: [B, T].
@@ -97,8 +97,8 @@ class Classifier:
 
         Args:
             variables: as `init` returns them.
-            image: log-mel images, not standardised.
-            train: normalise by the batch's own statistics and drop out.
+            image: log-mel images, not standardized.
+            train: normalize by the batch's own statistics and drop out.
             rngs: a key for "dropout", when training with dropout.
 
         Returns:

@@ -18,7 +18,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from audiojax.errors import InputError
-from audiojax.signals import Interrupted
+from audiojax.training.signals import Interrupted
 
 
 def stop(message: object, status: int = 1) -> NoReturn:

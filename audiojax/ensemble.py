@@ -24,8 +24,9 @@ from absl import app, flags
 from etils import epath
 from scipy import optimize
 
-from audiojax import command, evaluate, files
+from audiojax import command, files
 from audiojax.errors import InputError
+from audiojax.training import evaluate
 
 Predictions = Mapping[str, np.ndarray]
 Average = Callable[[Sequence[np.ndarray], "Sequence[float] | None"], np.ndarray]

@@ -4,7 +4,7 @@ The only log-mel of the project: the data pipeline, the training step, predictio
 and export all call `log_mel`. The recipe is that of K. Palanisamy, D. Singhania,
 A. Yao, "Rethinking CNN Models for Audio Classification" (arXiv 2007.11154): three
 log-mel spectrograms with windows of different lengths, resized to one size and
-stacked like the three colours of a picture.
+stacked like the three colors of a picture.
 """
 
 import dataclasses
@@ -111,10 +111,10 @@ def log_mel(
 ) -> jax.Array:
     """Turns waveforms into log-mel images.
 
-    For each window: frames centred on multiples of the hop, the ends of the clip
+    For each window: frames centered on multiples of the hop, the ends of the clip
     reflected; periodic Hann window; squared magnitude of the Fourier transform;
     triangular mel bands on the HTK scale from 0 Hz to half the sample rate, not
-    normalised by area; natural logarithm of (power + eps); linear resizing in time
+    normalized by area; natural logarithm of (power + eps); linear resizing in time
     to `frames` columns, antialiased where it shrinks. librosa gives the same with
     `melspectrogram(htk=True, norm=None, center=True, pad_mode="reflect", power=2)`,
     and Pillow with `resize(..., BILINEAR)`.
@@ -157,7 +157,7 @@ def log_mel(
 
 
 def image_statistics(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, to standardise images with.
+    """Mean and standard deviation of each channel, to standardize images with.
 
     Give the training clips alone: statistics of test clips would leak them.
 
@@ -200,7 +200,7 @@ def _check_audio(audio: jax.Array, settings: LogMel) -> None:
         )
     if audio.shape[1] < settings.min_samples:
         raise InputError(
-            f"audio has {audio.shape[1]} samples; a centred transform of "
+            f"audio has {audio.shape[1]} samples; a centered transform of "
             f"n_fft={settings.n_fft} needs at least {settings.min_samples}: pad the "
             "clip with zeros"
         )
@@ -259,7 +259,7 @@ def _power_spectra(padded: jax.Array, n_fft: int, window: int, hop: int) -> jax.
     starts = np.arange(0, len(padded) - n_fft + 1, hop) + (n_fft - window) // 2
     # Periodic: one longer than needed, its last sample dropped.
     hann = np.hanning(window + 1)[:-1].astype(np.float32)
-    # Only the samples under the window are cut out. The zeros that would centre it
+    # Only the samples under the window are cut out. The zeros that would center it
     # in n_fft shift the phase and leave the power as it is, so all go to the end.
     frames = jax.vmap(
         lambda start: hann * jax.lax.dynamic_slice(padded, (start,), (window,))
@@ -297,10 +297,10 @@ def _mel_filters(settings: LogMel) -> np.ndarray:
     highest_mel = 2595 * np.log10(1 + nyquist / 700)
     corners_mel = np.linspace(0, highest_mel, settings.n_mels + 2)
     corners = 700 * (10 ** (corners_mel / 2595) - 1)
-    left, centre, right = corners[:-2], corners[1:-1], corners[2:]
+    left, center, right = corners[:-2], corners[1:-1], corners[2:]
     bins = np.fft.rfftfreq(settings.n_fft, 1 / settings.sample_rate)[:, None]
-    rising = (bins - left) / (centre - left)
-    falling = (right - bins) / (right - centre)
+    rising = (bins - left) / (center - left)
+    falling = (right - bins) / (right - center)
     filters = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
     if not (filled := filters.any(axis=0)).all():
         raise InputError(
@@ -313,8 +313,8 @@ def _mel_filters(settings: LogMel) -> np.ndarray:
 def _resize_weights(size: int, new_size: int) -> np.ndarray:
     """Weights [size, new_size] of a linear resize, antialiased where it shrinks."""
     scale = size / new_size
-    centres = (np.arange(new_size) + 0.5) * scale - 0.5
-    distances = np.abs(np.arange(size)[:, None] - centres) / max(scale, 1)
+    centers = (np.arange(new_size) + 0.5) * scale - 0.5
+    distances = np.abs(np.arange(size)[:, None] - centers) / max(scale, 1)
     weights = np.maximum(0, 1 - distances)
     return (weights / weights.sum(axis=0)).astype(np.float32)
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from audiojax import command, grid, hosts, report, results, sweep
+from audiojax import command, report
 from audiojax import config as configs
 from audiojax.command import not_waiting, one_sentence, prepare, stop
+from audiojax.training import grid, hosts, results, sweep
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="File of the config.", lock_config=True

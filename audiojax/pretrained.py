@@ -40,7 +40,7 @@ class Record:
         source: repository on the Hugging Face hub, or for a converted file its origin.
         revision: revision of the source.
         sha256: sum of the file, or None where it is not known.
-        licence: SPDX name.
+        license: SPDX name.
         mean: mean of the images in training, a channel each, for pixels in 0..1.
         std: their standard deviation.
         options: fields of the network that these weights need.
@@ -49,7 +49,7 @@ class Record:
     source: str
     revision: str
     sha256: str | None
-    licence: str
+    license: str
     mean: Triple
     std: Triple
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -172,13 +172,13 @@ def load(
     shape, in float32, and the file may hold nothing else. All that differs is listed
     in one error. The first convolution alone may have another number of input
     channels than the file's three: its kernel is then summed over them for one
-    channel, or tiled and scaled by 3/n for n, so that grey images give the
+    channel, or tiled and scaled by 3/n for n, so that gray images give the
     activations that they gave.
 
     Args:
         weights: a network's name, which is looked up in the weights folders and then
             on the Hugging Face hub, or the path of a safetensors file.
-        variables: freshly initialised `params` and `batch_stats`.
+        variables: freshly initialized `params` and `batch_stats`.
         new: published paths, such as the head "fc" or "layer4.2", whose values stay
             those of `variables`, whatever the file has there.
         unused: published paths that the file may have and the network has not.
@@ -384,7 +384,7 @@ def _under(name: str, paths: Iterable[str]) -> bool:
 def _fit_channels(
     name: str, array: np.ndarray, expected: Mapping[str, tuple[int, ...]]
 ) -> np.ndarray:
-    """Sums or tiles the colours of the first kernel [O,3,H,W] to fit the network."""
+    """Sums or tiles the colors of the first kernel [O,3,H,W] to fit the network."""
     shape = expected.get(name, array.shape)
     if name not in _FIRST_CONVOLUTIONS or shape == array.shape or array.shape[1] != 3:
         return array

@@ -91,7 +91,7 @@ def confusion_matrix(
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in zip(*np.nonzero(counts), strict=True):
-        colour = "white" if shares[row, column] > 0.5 else "black"
+        color = "white" if shares[row, column] > 0.5 else "black"
         text = str(counts[row, column])
         axes.text(
             int(column),
@@ -99,7 +99,7 @@ def confusion_matrix(
             text,
             ha="center",
             va="center",
-            color=colour,
+            color=color,
             fontsize=8,
         )
     axes.set_xticks(range(len(classes)), classes, rotation=90)

@@ -12,7 +12,7 @@ from configs import common
 
 
 def get_config() -> Config:
-    """Standardised input, shifted and masked; dropout; AdamW, warm-up and cosine."""
+    """Standardized input, shifted and masked; dropout; AdamW, warm-up and cosine."""
     config = common.get_config()
     config.model.name = "efficientnet_lite0"
     config.model.standardize = True

@@ -43,15 +43,17 @@ import soxr
 from etils import epath
 from PIL import Image
 
-from audiojax import models, sweep, train
-from audiojax.checkpoints import Checkpoints
+from audiojax import models
+from audiojax.clips import Clipping
 from audiojax.config import Config
 from audiojax.datasets import Recordings, batches, from_arrays
-from audiojax.datasets.windows import Clipping
 from audiojax.errors import InputError
 from audiojax.features import PRESETS, LogMel, log_mel
-from audiojax.loop import STEPS_AHEAD, Run
-from audiojax.progress import Scalars
+from audiojax.training import sweep
+from audiojax.training import trainer as train
+from audiojax.training.checkpoints import Checkpoints
+from audiojax.training.loop import STEPS_AHEAD, Run
+from audiojax.training.progress import Scalars
 
 OURS = "audiojax"
 
@@ -247,8 +249,8 @@ def our_network(
     network = models.create(name, CLASSES, dtype=jnp.dtype(precision))
     image, label = jax.device_put((images, labels))
     forward = functools.partial(network.apply, train=False)
-    initialise = jax.jit(functools.partial(network.init, train=False))
-    variables = initialise(jax.random.key(0), image[:1])
+    initialize = jax.jit(functools.partial(network.init, train=False))
+    variables = initialize(jax.random.key(0), image[:1])
 
     def train_step(variables, image, label):
         def loss(params):
@@ -447,8 +449,8 @@ def data(args: argparse.Namespace) -> None:
     What librosa decodes is not stored. TensorFlow is imported before the clock starts.
     """
     from audiojax import datasets
+    from audiojax.clips import Clipping
     from audiojax.datasets import Settings, batches
-    from audiojax.datasets.windows import Clipping
 
     importlib.import_module("tensorflow")
     print(environment("tensorflow", "tensorflow_datasets", "librosa"))

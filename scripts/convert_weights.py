@@ -63,7 +63,7 @@ def convert(
     """Writes OUTPUT/MODEL.safetensors and its line in OUTPUT/manifest.json.
 
     Args:
-        model: a key of `models.MODELS`; licence, input statistics and options are
+        model: a key of `models.MODELS`; license, input statistics and options are
             those of its record in `pretrained.RECORDS`.
         checkpoint: the file to convert.
         output: the folder to write to.

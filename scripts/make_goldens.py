@@ -43,7 +43,7 @@ def checkpoint(shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
     """Values for a network's parameters, by their published names.
 
     They depend on name and shape alone. Convolutions keep the scale of what they see,
-    and the last normalisation of a residual block shrinks it, so that neither
+    and the last normalization of a residual block shrinks it, so that neither
     activations nor gradients grow or vanish with depth.
     """
     return {name: _values(name, shape, shapes) for name, shape in shapes.items()}
@@ -63,7 +63,7 @@ def _values(name: str, shape: tuple[int, ...], names: Collection[str]) -> np.nda
 
 
 def without_kinks(values: Arrays) -> Arrays:
-    """The checkpoint with normalisations that keep activations away from kinks.
+    """The checkpoint with normalizations that keep activations away from kinks.
 
     Where an activation is within rounding of 0, or of ReLU6's 6, its gradient passes
     or not by chance: with `checkpoint` itself PyTorch's own gradients in float32 and
@@ -86,7 +86,7 @@ def without_kinks(values: Arrays) -> Arrays:
 def _scale_and_means(
     name: str, names: Collection[str]
 ) -> tuple[float, tuple[float, ...]]:
-    """What a normalisation gives: its deviation, and the means to choose from."""
+    """What a normalization gives: its deviation, and the means to choose from."""
     if "downsample" in name:
         return 0.3, (2.0,)
     if _last(name, names):
@@ -98,7 +98,7 @@ def _scale_and_means(
 
 
 def _last(name: str, names: Collection[str]) -> bool:
-    """Whether this is the last normalisation of a residual block, as bn2 without bn3.
+    """Whether this is the last normalization of a residual block, as bn2 without bn3.
 
     The first block of each stage of EfficientNet has no shortcut.
     """

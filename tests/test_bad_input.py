@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiojax import datasets, results
+from audiojax import datasets
 from audiojax.errors import InputError
+from audiojax.training import results
 from tests import mixed_tree, tiny
 
 RATE = 8000
@@ -349,7 +350,7 @@ def test_bad_files_can_be_skipped_and_are_named(folder, caplog):
 def test_what_was_skipped_stands_in_the_results(folder):
     content("cat/x.wav", b"no sound")(folder)
     info = load(folder, on_bad_file="skip").info
-    written = results.summarise(tiny.get_config(), info, [], [])
+    written = results.summarize(tiny.get_config(), info, [], [])
     assert list(written["report"]["skipped"]) == ["cat/x.wav"]
 
 

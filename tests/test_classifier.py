@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from audiojax import classifier
+from audiojax.clips import Clipping
 from audiojax.datasets import Clip, Info, Recordings, batches
-from audiojax.datasets.windows import Clipping
 from audiojax.errors import InputError
 from audiojax.features import log_mel
 from tests import tiny

@@ -5,7 +5,7 @@ import pytest
 
 from audiojax import command
 from audiojax.errors import InputError
-from audiojax.signals import Interrupted
+from audiojax.training.signals import Interrupted
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import pytest
 from flax import traverse_util
 
-from audiojax import classifier, models, train
+from audiojax import classifier, models
 from audiojax.datasets import DATASETS
+from audiojax.training import trainer as train
 from tests.conftest import REPO_ROOT
 
 NAMES = sorted(

@@ -7,8 +7,9 @@ import pytest
 from scipy import optimize, special
 from sklearn import metrics
 
-from audiojax import ensemble, evaluate, files, sweep
+from audiojax import ensemble, files
 from audiojax.errors import InputError
+from audiojax.training import evaluate, sweep
 from tests import tiny
 
 CLASSES = ["dog", "rain", "siren"]

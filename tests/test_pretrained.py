@@ -142,22 +142,22 @@ def test_counts_of_batches_and_the_auxiliary_head_are_ignored(arrays):
 
 
 @pytest.mark.parametrize("channels", [1, 6])
-def test_grey_images_of_any_channels_give_the_logits_of_colours(arrays, channels):
-    grey = jax.random.normal(jax.random.key(0), (2, 32, 32, 1))
+def test_gray_images_of_any_channels_give_the_logits_of_colors(arrays, channels):
+    gray = jax.random.normal(jax.random.key(0), (2, 32, 32, 1))
 
     def logits(channels):
         variables = pretrained.fit("x", arrays, variables_of(channels=channels))
-        image = jnp.tile(grey, channels)
+        image = jnp.tile(gray, channels)
         return np.asarray(Tiny(num_classes=7).apply(variables, image, train=False))
 
     np.testing.assert_allclose(logits(channels), logits(3), rtol=1e-4, atol=1e-5)
 
 
-def test_channels_between_are_the_colours_in_turn_scaled(arrays):
+def test_channels_between_are_the_colors_in_turn_scaled(arrays):
     adapted = pretrained.fit("x", arrays, variables_of(channels=5))
     kernel = pretrained.to_published(adapted)["conv1.weight"]
-    colours = arrays["conv1.weight"][:, [0, 1, 2, 0, 1]]
-    np.testing.assert_allclose(kernel, colours * 3 / 5, rtol=1e-6)
+    colors = arrays["conv1.weight"][:, [0, 1, 2, 0, 1]]
+    np.testing.assert_allclose(kernel, colors * 3 / 5, rtol=1e-6)
 
 
 def test_other_convolutions_are_not_adapted(arrays):
@@ -213,7 +213,7 @@ def record(path, **changes):
         "source": "a test",
         "revision": "1",
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "licence": "CC0-1.0",
+        "license": "CC0-1.0",
         "mean": [0.1, 0.2, 0.3],
         "std": [1, 2, 3],
         "options": {"transform_input": True},

@@ -7,18 +7,18 @@ import functools
 import os
 from collections.abc import Callable
 
-from audiojax.datasets import (
+from audiojax.datasets.arrays import from_arrays
+from audiojax.datasets.layouts import (
     audio_csv,
     audio_folder,
     esc50,
     gtzan,
-    prepare,
     synthetic,
     urbansound8k,
 )
-from audiojax.datasets.arrays import from_arrays
+from audiojax.datasets.layouts.table import Table
 from audiojax.datasets.recordings import Clip, Info, Recordings, Settings
-from audiojax.datasets.table import Table
+from audiojax.datasets.store import prepare
 from audiojax.errors import InputError
 
 # TensorFlow, imported later than this, only moves data here. At its start it would

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from audiojax.datasets import checks, splits
-from audiojax.datasets.audio import LOUDEST
 from audiojax.datasets.recordings import Clip, Info, Recordings, listed
+from audiojax.datasets.store.audio import LOUDEST
 from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)

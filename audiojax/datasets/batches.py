@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from audiojax.datasets import folders, windows
+from audiojax import clips as windows
+from audiojax.clips import Clipping
 from audiojax.datasets.recordings import Info, Recordings
-from audiojax.datasets.windows import Clipping
+from audiojax.datasets.store import folders
 from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -65,7 +65,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One labelled clip.
+    """One labeled clip.
 
     Attributes:
         filename: unique within the data set.

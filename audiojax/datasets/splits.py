@@ -8,8 +8,8 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from audiojax.datasets import checks
+from audiojax.datasets.layouts.table import Table
 from audiojax.datasets.recordings import Settings, listed
-from audiojax.datasets.table import Table
 from audiojax.errors import InputError
 
 # A clip's class, or all of its classes, by name or number.

@@ -13,12 +13,12 @@ from audiojax.models.network import Network, Stage
 
 
 class DenseLayer(nn.Module):
-    """A 1x1 and a 3x3 convolution, each after its normalisation.
+    """A 1x1 and a 3x3 convolution, each after its normalization.
 
     Attributes:
         growth: channels of the output; the 1x1 convolution has four times as many.
         conv: makes a convolution.
-        norm: makes a normalisation.
+        norm: makes a normalization.
     """
 
     growth: int
@@ -59,7 +59,7 @@ class Transition(nn.Module):
 
     Attributes:
         conv: makes a convolution.
-        norm: makes a normalisation.
+        norm: makes a normalization.
     """
 
     conv: Callable[..., Any]

@@ -39,7 +39,7 @@ class _Block(nn.Module):
         kernel: size of the depthwise convolution.
         stride: its step.
         conv: makes a convolution.
-        norm: makes a normalisation.
+        norm: makes a normalization.
     """
 
     features: int

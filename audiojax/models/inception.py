@@ -42,11 +42,11 @@ _halve = partial(max_pool, kernel=3, stride=2)
 
 
 class ConvNorm(nn.Module):
-    """A convolution, normalised and rectified.
+    """A convolution, normalized and rectified.
 
     Attributes:
         convolution: makes the convolution.
-        norm: makes the normalisation.
+        norm: makes the normalization.
     """
 
     convolution: Callable[..., Any]
@@ -65,7 +65,7 @@ class Mixed(nn.Module):
     Attributes:
         branches: the branches.
         conv: makes a convolution.
-        norm: makes a normalisation.
+        norm: makes a normalization.
     """
 
     branches: Branches
@@ -190,7 +190,7 @@ class InceptionV3(Network, kw_only=True):
     Fresh convolutions are normal with deviation 0.1, cut at two deviations.
 
     Attributes:
-        transform_input: images come standardised by ImageNet's mean and deviation,
+        transform_input: images come standardized by ImageNet's mean and deviation,
             and are changed to the -1..1 that torchvision's weights were trained on.
     """
 
@@ -222,7 +222,7 @@ class InceptionV3(Network, kw_only=True):
 
 
 def _to_unit_range(image: jax.Array) -> jax.Array:
-    """From ImageNet's standardisation to pixels in -1..1."""
+    """From ImageNet's standardization to pixels in -1..1."""
     if image.shape[-1] != 3:
         raise InputError(
             f"transform_input needs images of 3 channels, found {image.shape[-1]}: "

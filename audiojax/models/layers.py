@@ -1,7 +1,7 @@
 """The layers that every family is made of.
 
 A layer maps an image [B,H,W,C] to an image. Parameters are float32 and are cast to
-the layer's `dtype` to compute; normalisation is always computed in float32.
+the layer's `dtype` to compute; normalization is always computed in float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from audiojax.models.convolution import convolve
-from audiojax.models.normalisation import affine, normalise
+from audiojax.models.normalization import affine, normalize
 from audiojax.models.pooling import max_pool as max_pool
 
 Padding = Literal["SAME"] | int | tuple[int, int]
@@ -34,7 +34,7 @@ class Conv(nn.Module):
         padding: zeros added on each side in (height, width), as PyTorch counts them,
             or "SAME", TensorFlow's rule for the size of the image at hand.
         groups: 1, or the number of input channels for a depthwise convolution.
-        init: initialiser of the kernel [H,W,C/groups,features].
+        init: initializer of the kernel [H,W,C/groups,features].
         dtype: type to compute in.
     """
 
@@ -64,14 +64,14 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation by PyTorch's rule, in float32.
+    """Batch normalization by PyTorch's rule, in float32.
 
-    Training normalises by the biased variance of the batch, and moves the running
+    Training normalizes by the biased variance of the batch, and moves the running
     variance towards the unbiased one (Flax's own layer moves it towards the biased
     one).
 
     Attributes:
-        train: normalise by the batch and update the running statistics, or normalise
+        train: normalize by the batch and update the running statistics, or normalize
             by the running statistics.
         epsilon: added to the variance.
         momentum: share of the old running statistics kept in one step (PyTorch calls
@@ -88,7 +88,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
-        """Gives the normalised image, of the same shape [B,H,W,C]."""
+        """Gives the normalized image, of the same shape [B,H,W,C]."""
         shape = image.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
@@ -100,7 +100,7 @@ class BatchNorm(nn.Module):
             return affine(image, mean.value, factor, bias).astype(self.dtype)
         # No device axis is bound while the parameters are made.
         axis = None if self.is_initializing() else self.axis_name
-        image, batch_mean, batch_var = normalise(image, scale, bias, self.epsilon, axis)
+        image, batch_mean, batch_var = normalize(image, scale, bias, self.epsilon, axis)
         if not self.is_initializing():
             devices = 1 if axis is None else lax.axis_size(axis)
             count = devices * image.size // image.shape[-1]

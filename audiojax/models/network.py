@@ -72,7 +72,7 @@ class Network(nn.Module):
 
         Args:
             image: [B,H,W,3]; the output of stage `after` if that is given.
-            train: normalise by the batch, update `batch_stats`, drop out (needs the
+            train: normalize by the batch, update `batch_stats`, drop out (needs the
                 random stream "dropout" if `dropout` is not 0).
             after: run only what follows this stage.
             until: give the output [B,H',W',C] of this stage and run nothing after it.

@@ -21,7 +21,7 @@ class _Block(nn.Module):
         features: channels of the 3x3 convolutions.
         stride: step of the block.
         conv: makes a convolution.
-        norm: makes a normalisation.
+        norm: makes a normalization.
     """
 
     features: int

@@ -1,0 +1,207 @@
+"""Anyone's own sounds, one folder a class."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import soundfile
+
+from audiojax.datasets import splits
+from audiojax.datasets.layouts.table import Row, Table
+from audiojax.datasets.recordings import Settings, listed
+from audiojax.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# What is taken for a sound by its name: what libsndfile reads, and other sounds, which
+# it refuses; that is better than to pass them over.
+SUFFIXES = (
+    *(f".{name.lower()}" for name in soundfile.available_formats()),
+    *(".wave", ".oga", ".opus", ".mp1", ".mp2", ".aif", ".aifc", ".snd", ".sph"),
+    *(".aac", ".ac3", ".amr", ".ape", ".m4a", ".mka", ".mp4", ".webm", ".wma", ".wv"),
+)
+# What a publisher calls the parts of a data set, and what they are here.
+PARTS = {
+    "test": "test",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "train": "train",
+}
+# In which they are numbered as folds, those there are: the first is tested on.
+ORDER = ("test", "validation", "train")
+# A folder that macOS puts into archives.
+JUNK = "__MACOSX"
+
+
+def read(settings: Settings) -> Table:
+    """Finds the sounds of a folder, without opening any.
+
+    The layout is SOURCE_DIR/CLASS/.../FILE, and folds are made, each file being its own
+    source; or SOURCE_DIR/{train,validation,test}/CLASS/.../FILE, where test is fold 1,
+    validation, if there is one, fold 2, and train the highest. Classes and files come
+    sorted by name. Files and folders whose names begin with a dot are passed over;
+    those that are no sounds by their names go into the report.
+
+    Args:
+        settings: `source_dir`, and of made folds `num_folds` and `seed`.
+
+    Raises:
+        InputError: if it is not such a folder, has an empty class or symbolic links
+            that lead out of it, or sounds outside of its classes.
+    """
+    if settings.source_dir is None:
+        raise InputError(
+            "audio_folder needs config.data.source_dir: a folder with a folder of "
+            "sounds for each class"
+        )
+    root = Path(settings.source_dir).expanduser()
+    if not root.is_dir():
+        raise InputError(
+            f"source_dir {root} is not a folder; give one with a folder of sounds for "
+            "each class"
+        )
+    parts = _parts(root)
+    depth = 1 if parts is None else 2
+    names, others = _files(root, depth)
+    classes = _classes(root, parts, names)
+    label = {name: i for i, name in enumerate(classes)}
+    fold = {} if parts is None else {name: i for i, name in enumerate(parts, 1)}
+    rows = tuple(
+        Row(
+            path=root / name,
+            filename=name,
+            labels=(label[name.split("/")[depth - 1]],),
+            fold=fold.get(name.split("/")[0], 1),
+            source=name,
+        )
+        for name in names
+    )
+    if others:
+        logger.warning(
+            "%s: %d files are no sounds by their names and are left out: %s",
+            *(root, len(others), listed(others)),
+        )
+    report = {"not_sounds": others} if others else {}
+    table = Table("audio_folder", classes, rows, report=report)
+    if parts is None:
+        return splits.made(table, settings, names)
+    return table
+
+
+def fold_order(names: Sequence[str]) -> list[str]:
+    """Names of parts, such as "train" and "val", in the order of their folds.
+
+    Raises:
+        InputError: if two of them are the same part, or one is missing.
+    """
+    kinds = {PARTS[name.lower()]: name for name in names}
+    if len(kinds) < len(names) or "train" not in kinds or len(kinds) < 2:
+        raise InputError(
+            f"the parts are {', '.join(sorted(names))}; give train, and one each of "
+            "test and validation, or one of the two"
+        )
+    return [kinds[kind] for kind in ORDER if kind in kinds]
+
+
+def outside(path: Path, root: Path) -> str | None:
+    """What is wrong with where a path leads to, links followed; None if nothing is."""
+    target = _target(path)
+    if not target.is_relative_to(_target(root)):
+        return "is a symbolic link out of the folder"
+    if path.is_symlink() and not os.path.exists(path):
+        return "is a symbolic link to nothing"
+    return None
+
+
+def _target(path: Path) -> Path:
+    """Where a path leads to; unlike `Path.resolve` it bears links in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name == JUNK
+
+
+def _parts(root: Path) -> list[str] | None:
+    """The parts in the order of their folds; None if its folders are classes."""
+    names = [path.name for path in _entries(root) if path.is_dir()]
+    kinds = {PARTS.get(name.lower()) for name in names}
+    if "train" not in kinds or None in kinds or len(names) < 2:
+        return None
+    return fold_order(names)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder shows, by name: a file system has no order."""
+    try:
+        return sorted(path for path in folder.iterdir() if not _hidden(path))
+    except OSError as error:
+        raise InputError(f"{folder} can't be read ({error.strerror})") from error
+
+
+def _files(root: Path, depth: int) -> tuple[list[str], list[str]]:
+    """Names of the sounds and of other files, as `a/b/c.wav` from the root.
+
+    Raises:
+        InputError: for sounds that lie less deep than the classes, for links out of
+            the tree, and for what is neither file nor folder.
+    """
+    sounds, others, problems = [], [], []
+    seen: dict[Path, str] = {}
+    true_root = _target(root)
+    for path in _walk(root, root, problems):
+        name = path.relative_to(root).as_posix()
+        target = _target(path) if path.is_symlink() else true_root / name
+        if path.suffix.lower() not in SUFFIXES:
+            others.append(name)
+        elif name.count("/") < depth:
+            problems.append(f"{name} is in no class's folder")
+        elif (first := seen.setdefault(target, name)) != name:
+            problems.append(f"{first} and {name} are one file, by a symbolic link")
+        else:
+            sounds.append(name)
+    if problems:
+        raise InputError(f"{root} has what can't be used: {listed(problems)}")
+    return sounds, others
+
+
+def _walk(folder: Path, root: Path, problems: list[str]) -> Iterator[Path]:
+    """All files that are not hidden, by name; what can't be followed is a problem."""
+    for path in _entries(folder):
+        name = path.relative_to(root).as_posix()
+        if path.is_symlink() and (wrong := outside(path, root)):
+            problems.append(f"{name} {wrong}")
+        elif path.is_dir() and path.is_symlink():
+            problems.append(f"{name} is a symbolic link to a folder of the same tree")
+        elif path.is_dir():
+            yield from _walk(path, root, problems)
+        elif path.is_file():
+            yield path
+        else:
+            problems.append(f"{name} is neither a file nor a folder")
+
+
+def _classes(
+    root: Path, parts: Sequence[str] | None, names: Sequence[str]
+) -> tuple[str, ...]:
+    """Class names in order; every class's folder must hold a sound."""
+    tops = [root] if parts is None else [root / part for part in parts]
+    folders = {path.name for top in tops for path in _entries(top) if path.is_dir()}
+    if not folders:
+        raise InputError(
+            f"{root} has no folders of classes; put the sounds of each class into a "
+            "folder with its name, or list them in a CSV file and set "
+            "config.data.name='audio_csv'"
+        )
+    depth = 1 if parts is None else 2
+    empty = sorted(folders - {name.split("/")[depth - 1] for name in names})
+    if empty:
+        raise InputError(
+            f"{root} has folders of classes without a sound: {listed(empty)}; fill "
+            "them or delete them"
+        )
+    return tuple(sorted(folders))

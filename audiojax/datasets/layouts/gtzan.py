@@ -1,0 +1,250 @@
+"""GTZAN: a hundred half-minute pieces of music of each of ten genres, without folds.
+
+G. Tzanetakis, P. Cook, "Musical Genre Classification of Audio Signals", IEEE
+Transactions on Speech and Audio Processing 2002. It holds some pieces twice and many by
+one artist, which a random split has on both sides: B. L. Sturm, "The GTZAN dataset",
+arXiv 1306.1461 (2013). Published lists of clips avoid that; see `read`.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import re
+
+from etils import epath
+
+from audiojax.datasets import splits
+from audiojax.datasets.layouts.table import Row, Table, repeated, source_folder
+from audiojax.datasets.recordings import Settings, listed
+from audiojax.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+GENRES = (
+    *("blues", "classical", "country", "disco", "hiphop"),
+    *("jazz", "metal", "pop", "reggae", "rock"),
+)
+NUM_CLIPS = 1000
+# Where releases keep the genres' folders; "" is the folder given itself.
+PLACES = ("genres", "genres_original", "")
+# A clip's name, with or without what the format is called.
+NAME = re.compile(r"([a-z]+)\.([0-9]{5})(\.[A-Za-z0-9]+)?")
+# As published, it is no sound.
+BROKEN = "jazz.00054"
+# What published lists are called, in the order in which their folds are numbered.
+LISTS = {
+    "test": ("test_filtered.txt", "test.txt"),
+    "validation": ("valid_filtered.txt", "valid.txt", "val.txt", "validation.txt"),
+    "train": ("train_filtered.txt", "train.txt"),
+}
+# Held out where no list says what: the paper's share.
+TEST_SHARE = 0.2
+
+WORDS = {
+    "not_listed": "are on no list and are left out",
+    "missing": "are listed and not there",
+}
+
+# File by clip, as in {"jazz.00054": "jazz/jazz.00054.wav"}.
+Files = dict[str, str]
+
+
+def read(settings: Settings) -> Table:
+    """Finds the clips, and makes a test fold or reads published ones.
+
+    The layout is `genres/GENRE/GENRE.NNNNN.wav`, or `genres_original/`, or the genres'
+    folders themselves; any format will do, as .au in the first release.
+
+    Without `split_dir`, fold 1 holds the paper's fifth for the test, of every genre the
+    same number, and fold 2 the rest; the same for every run of a seed. (With
+    `settings.split` "stratified", k folds are made instead: see `splits.chosen`.) With
+    `split_dir`, fold 1 is the test list, fold 2 the validation list if there is one,
+    and the highest the training list. Clips on no list are left out.
+
+    Args:
+        settings: source_dir, split_dir, and the seed of the split that is made.
+
+    Raises:
+        InputError: for a source that is missing or faulty, or lists that do not fit it.
+    """
+    if settings.source_dir is None:
+        raise InputError(
+            "gtzan needs config.data.source_dir: the folder with the genres' folders, "
+            "or with genres/ or genres_original/ that holds them"
+        )
+    if settings.split_dir is not None and settings.split is not None:
+        raise InputError(
+            f"config.data.split is {settings.split!r} and config.data.split_dir is "
+            f"{settings.split_dir!r}; give one of them"
+        )
+    root = _root(source_folder(settings.source_dir, "GTZAN"))
+    files, others = _files(root)
+    report: dict[str, list[str]] = {"no_clips": others} if others else {}
+    if others:
+        logger.warning(
+            "%s: %d files are no clips by their names and are left out: %s",
+            *(root, len(others), listed(others)),
+        )
+    if len(files) != NUM_CLIPS:
+        logger.info("%s holds %d clips, not %d", root, len(files), NUM_CLIPS)
+    classes = [g for g in GENRES if any(_genre(clip) == g for clip in files)]
+    if settings.split_dir is None:
+        labels = [_genre(clip) for clip in files]
+        test = splits.hold_out(labels, list(files), TEST_SHARE, settings.seed)
+        fold = {c: 1 if held else 2 for c, held in zip(files, test, strict=True)}
+    else:
+        fold, left_out = _listed_folds(epath.Path(settings.split_dir), files)
+        report |= left_out
+    rows = tuple(
+        Row(
+            path=root / files[clip],
+            filename=files[clip],
+            labels=(classes.index(_genre(clip)),),
+            fold=fold[clip],
+            source=files[clip],
+        )
+        for clip in files
+        if clip in fold
+    )
+    return Table(
+        name="gtzan",
+        classes=tuple(classes),
+        rows=rows,
+        official_folds=settings.split_dir is not None,
+        known_broken=(files[BROKEN],) if BROKEN in files else (),
+        report=report,
+        description="Half-minute pieces of music of ten genres.",
+        homepage="http://marsyas.info/downloads/datasets.html",
+    )
+
+
+def _genre(clip: str) -> str:
+    return clip.partition(".")[0]
+
+
+def _root(source: epath.Path) -> epath.Path:
+    """The folder that holds the genres' folders."""
+    for place in PLACES:
+        if any((source / place / genre).is_dir() for genre in GENRES):
+            return source / place
+    raise InputError(
+        f"{source} has no folder of a genre ({GENRES[0]}/, {GENRES[1]}/, ...), nor in "
+        "genres/ or genres_original/; give the folder that holds them as source_dir"
+    )
+
+
+def _files(root: epath.Path) -> tuple[Files, list[str]]:
+    """The clips in order, and what else lies beside them; hidden files do not count.
+
+    Raises:
+        InputError: for all clips that lie in another genre's folder, or come twice.
+    """
+    names = sorted(
+        f"{folder.name}/{path.name}"
+        for folder in root.iterdir()
+        if folder.name in GENRES and folder.is_dir()
+        for path in folder.iterdir()
+        if not path.name.startswith(".")
+    )
+    clips, others, problems = [], [], []
+    for name in names:
+        folder, _, file = name.partition("/")
+        parts = NAME.fullmatch(file)
+        if (
+            parts is None
+            or parts[1] not in GENRES
+            or "." not in file[len(parts[1]) + 1 :]
+        ):
+            others.append(name)
+        elif parts[1] != folder:
+            problems.append(f"{name} is named for another genre")
+        else:
+            clips.append((f"{parts[1]}.{parts[2]}", name))
+    problems += repeated(clip for clip, _ in clips)
+    if problems:
+        raise InputError(
+            f"{root} has {len(problems)} faults: {listed(problems)}; let each clip be "
+            "there once, in its genre's folder"
+        )
+    return dict(clips), others
+
+
+def _listed_folds(
+    folder: epath.Path, files: Files
+) -> tuple[dict[str, int], dict[str, list[str]]]:
+    """Fold by clip, and a report on clips that are not in the lists, or only there.
+
+    Raises:
+        InputError: if a list is missing, or one for all that is wrong with them.
+    """
+    folder = folder.expanduser()
+    paths = {part: _list(folder, part) for part in LISTS}
+    if absent := [part for part in ("test", "train") if paths[part] is None]:
+        names = " and of ".join(" or ".join(LISTS[part]) for part in absent)
+        raise InputError(f"split_dir {folder} lacks a list of clips: none of {names}")
+    fold: dict[str, int] = {}
+    missing, problems = [], []
+    listings = collections.defaultdict(list)
+    there = [path for path in paths.values() if path is not None]
+    for number, path in enumerate(there, 1):
+        for line, clip in _clips(path, problems):
+            listings[clip].append(f"{path.name} line {line}")
+            if clip in files:
+                fold[clip] = number
+            elif clip == BROKEN:  # many copies of the set are without it
+                missing.append(clip)
+            else:
+                problems.append(f"{path.name} line {line}: there is no {clip}")
+    problems += [
+        f"{clip} is listed in {' and in '.join(lines)}"
+        for clip, lines in listings.items()
+        if len(lines) > 1
+    ]
+    if problems:
+        raise InputError(f"{folder} has {len(problems)} faults: {listed(problems)}")
+    report = {
+        "not_listed": [name for clip, name in files.items() if clip not in fold],
+        "missing": missing,
+    }
+    for kind, names in report.items():
+        if names:
+            words, shown = WORDS[kind], listed(names)
+            logger.warning("%s: %d clips %s: %s", folder, len(names), words, shown)
+    return fold, {kind: names for kind, names in report.items() if names}
+
+
+def _list(folder: epath.Path, part: str) -> epath.Path | None:
+    """The list of a part, if there is one.
+
+    Raises:
+        InputError: if there are two.
+    """
+    found = [folder / name for name in LISTS[part] if (folder / name).is_file()]
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise InputError(f"split_dir {folder} has {names}; keep the one to be used")
+    return found[0] if found else None
+
+
+def _clips(path: epath.Path, problems: list[str]) -> list[tuple[int, str]]:
+    """Line number and clip of every line; what is no clip goes to the problems."""
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a list of clips ({error})") from error
+    clips = []
+    for number, line in enumerate(lines, 1):
+        *folders, name = line.strip().replace("\\", "/").split("/")
+        parts = NAME.fullmatch(name)
+        if not line.strip():
+            continue
+        if parts is None or parts[1] not in GENRES:
+            problems.append(f"{path.name} line {number}: {line.strip()!r} is no clip")
+        elif folders and folders[-1] in GENRES and folders[-1] != parts[1]:
+            problems.append(
+                f"{path.name} line {number}: {line.strip()!r} has two genres"
+            )
+        else:
+            clips.append((number, f"{parts[1]}.{parts[2]}"))
+    return clips

@@ -1,0 +1,1 @@
+"""Sound files prepared once: decoded, resampled, stored."""

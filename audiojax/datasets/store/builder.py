@@ -1,0 +1,254 @@
+"""The builder of TensorFlow Datasets that all sound files are prepared by."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import absl.logging
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+from tensorflow_datasets.core import registered
+
+from audiojax.datasets.store import audio
+from audiojax.errors import InputError
+
+# The splits: every file's samples, and what is known of them, in the same order.
+AUDIO, NOTES = "audio", "notes"
+# 16-bit steps between the extremes of a sound that is no more than a dither's noise.
+SILENCE = 2
+
+Example = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """What is known of one sound file once it has been decoded.
+
+    Attributes:
+        filename: as in the table.
+        num_samples: stored, at the rate of the data set; 0 if it can't be used.
+        sha256: of the stored samples.
+        silent: whether there is nothing in it to be heard.
+        clipped: whether it was cut at full scale, see `audio.Sound`.
+        problem: why it can't be used, or "".
+    """
+
+    filename: str
+    num_samples: int
+    sha256: str
+    silent: bool
+    clipped: bool
+    problem: str
+
+
+def decode(file: tuple[str, os.PathLike[str]], sample_rate: int) -> Example:
+    """One example of the split `audio`; a file that can't be used has no samples.
+
+    Args:
+        file: its name in the table, and where it lies.
+        sample_rate: to store it at, in Hz.
+    """
+    filename, path = file
+    try:
+        sound, problem = audio.decode(path, sample_rate), ""
+    except InputError as error:
+        sound, problem = audio.Sound(np.zeros(0, np.int16), False), str(error)
+    samples = sound.samples
+    note = Note(
+        filename=filename,
+        num_samples=len(samples),
+        sha256=hashlib.sha256(samples.tobytes()).hexdigest(),
+        silent=bool(len(samples)) and int(np.ptp(samples.astype(np.int32))) <= SILENCE,
+        clipped=sound.clipped,
+        problem=problem,
+    )
+    text = {"filename": _encoded(filename), "problem": _encoded(problem)}
+    return dataclasses.asdict(note) | text | {"audio": samples}
+
+
+def _encoded(text: str) -> bytes:
+    """File names may hold bytes that are no text: they pass unchanged."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _decoded(content: bytes) -> str:
+    return content.decode("utf-8", "surrogateescape")
+
+
+def _without_samples(example: Example) -> Example:
+    return example | {"audio": np.zeros(0, np.int16)}
+
+
+class AudioFiles(tfds.core.GeneratorBasedBuilder):
+    """Stores sound files as mono 16-bit samples at one rate, each once.
+
+    Labels and folds are not stored: they may change without anything being decoded
+    again. No file is left out, so that a clip is found by its place; one that can't be
+    used has its `problem` and no samples.
+
+    TensorFlow Datasets' `Audio` feature would leave an array in 64-bit integers, four
+    times the size and slow to parse; `Tensor` stores its bytes, so reading a clip costs
+    little more than a copy.
+    """
+
+    VERSION = tfds.core.Version("2.0.0")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        description: str,
+        homepage: str,
+        files: Sequence[tuple[str, os.PathLike[str]]],
+        sample_rate: int,
+        data_dir: epath.PathLike,
+        on_clip: Callable[[], object] = lambda: None,
+        decoded: Iterable[Example] | None = None,
+    ):
+        """Builds nothing yet.
+
+        Args:
+            name: of the data set.
+            description: of the data set.
+            homepage: of the data set.
+            files: (name in the table, path), which are stored in this order.
+            sample_rate: to store them at, in Hz.
+            data_dir: where to store them.
+            on_clip: called as each file is stored, unless Beam does it.
+            decoded: examples of the files, instead of decoding them.
+        """
+        self.files, self.sample_rate = files, sample_rate
+        self.on_clip, self.decoded = on_clip, decoded
+        self.text, self.homepage = description, homepage
+        self._notes: list[Example] = []
+        config = tfds.core.BuilderConfig(name=name, description=description)
+        super().__init__(config=config, data_dir=data_dir)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features.FeaturesDict(
+            {
+                "audio": tfds.features.Tensor(
+                    shape=(None,), dtype=np.int16, encoding="bytes"
+                ),
+                "filename": tfds.features.Text(),
+                "num_samples": tfds.features.Scalar(np.int64),
+                "sha256": tfds.features.Text(),
+                "silent": tfds.features.Scalar(np.bool_),
+                "clipped": tfds.features.Scalar(np.bool_),
+                "problem": tfds.features.Text(),
+            }
+        )
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.text,
+            homepage=self.homepage,
+            features=features,
+            disable_shuffling=True,  # a clip is found again by its place
+            metadata=tfds.core.MetadataDict(sample_rate=self.sample_rate),
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager  # the files are there already
+        return {AUDIO: self._generate_examples(), NOTES: enumerate(self._notes)}
+
+    def _generate_examples(self) -> Iterator[tuple[int, Example]]:
+        one = functools.partial(decode, sample_rate=self.sample_rate)
+        examples = self.decoded or audio.in_parallel(one, self.files)
+        for place, example in enumerate(examples):
+            self._notes.append(_without_samples(example))
+            yield place, example
+            self.on_clip()
+
+    def prepare(
+        self, *, file_format: str = "array_record", pipeline_options: Any = None
+    ) -> None:
+        """Decodes and stores all files.
+
+        Args:
+            file_format: "array_record" for random access, on a disk; in a bucket only
+                "tfrecord" can be written.
+            pipeline_options: `apache_beam`'s, of `AudioFilesByBeam`.
+        """
+        self.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(
+                try_download_gcs=False, beam_options=pipeline_options
+            ),
+            file_format=file_format,
+        )
+
+    def examples(self) -> Iterator[Example]:
+        """The split `audio` of what is stored as "tfrecord"."""
+        with quiet():
+            stored: Any = self.as_dataset(shuffle_files=False)
+        return iter(tfds.as_numpy(stored[AUDIO]))
+
+    def notes(self) -> Iterator[Note]:
+        """What is known of each file, in order."""
+        for example in self.source(NOTES):
+            yield Note(
+                filename=_decoded(example["filename"]),
+                num_samples=int(example["num_samples"]),
+                sha256=_decoded(example["sha256"]),
+                silent=bool(example["silent"]),
+                clipped=bool(example["clipped"]),
+                problem=_decoded(example["problem"]),
+            )
+
+    def source(self, split: str) -> Any:
+        """Random access to a split's examples."""
+        with quiet():
+            sources: Any = self.as_data_source()
+        return sources[split]
+
+
+with registered.skip_registration():  # its name is the other's
+
+    class AudioFilesByBeam(AudioFiles):
+        """The same data set, decoded by a pipeline of Apache Beam."""
+
+        name = AudioFiles.name
+
+        def _split_generators(self, dl_manager, pipeline):
+            import apache_beam as beam  # pyright: ignore[reportMissingImports]
+
+            del dl_manager
+            one = functools.partial(decode, sample_rate=self.sample_rate)
+            decoded = (
+                pipeline
+                | beam.Create(list(enumerate(self.files)))
+                | "Spread" >> beam.Reshuffle()
+                | "Decode" >> beam.MapTuple(lambda place, file: (place, one(file)))
+            )
+            bare = beam.MapTuple(lambda place, ex: (place, _without_samples(ex)))
+            return {AUDIO: decoded, NOTES: decoded | "Bare" >> bare}
+
+
+def stored_samples(source: Iterable, place: int) -> np.ndarray:
+    """The samples at a place of the split `audio`: float32 [T] in [-1, 1]."""
+    samples = source[place]["audio"]  # pyright: ignore[reportIndexIssue]
+    return samples.astype(np.float32) / np.float32(audio.FULL_SCALE)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """TensorFlow Datasets without its notes and bars; errors come as ever.
+
+    One of the notes is a warning that a data set's name is not in the code.
+    """
+    verbosity = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+        absl.logging.set_verbosity(verbosity)

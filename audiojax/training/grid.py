@@ -1,0 +1,107 @@
+"""A sweep for every combination of some fields' values, and one table over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+
+from audiojax import config as configs
+from audiojax import files
+from audiojax.config import Config
+from audiojax.training import hosts, results, sweep
+
+Fields = Mapping[str, Sequence[Any]]
+
+
+def _workdirs(workdir: epath.PathLike, fields: Fields) -> dict[str, configs.Point]:
+    """The points by their workdirs, which lie in the one given."""
+    return {
+        str(epath.Path(workdir) / configs.point_name(point)): point
+        for point in configs.points(fields)
+    }
+
+
+def train(config: Config, workdir: epath.PathLike, fields: Fields) -> dict[str, Any]:
+    """Trains the sweep of every point, each in a folder of its own in the workdir.
+
+    Args:
+        config: the whole config, which each point differs from.
+        workdir: each folder in it is a workdir like any other.
+        fields: names of config fields and the values that each takes.
+
+    Returns:
+        What `sweep.json` holds: each point's `values`, `workdir` and `summary`.
+
+    Raises:
+        InputError: for a field that the config has not, and as `sweep.train`.
+    """
+    points = _workdirs(workdir, fields)
+    at = {folder: configs.at(config, point) for folder, point in points.items()}
+    # Runs that other processes hold are waited for when nothing else is left to do.
+    for wait in (False, True):
+        for folder in points:
+            if sweep.is_done(at[folder], folder):
+                continue
+            sweep.train(at[folder], folder, wait=wait)
+            # The next point has other programs; see `train.MOST_PROGRAMS`.
+            jax.clear_caches()
+            _write(workdir, fields)
+    return _write(workdir, fields)
+
+
+def _write(workdir: epath.PathLike, fields: Fields) -> dict[str, Any]:
+    collected = collect(workdir, fields)
+    if hosts.everyone().first:
+        files.write_json(epath.Path(workdir) / "sweep.json", collected)
+    return collected
+
+
+def evaluate(config: Config, workdir: epath.PathLike, fields: Fields) -> dict[str, Any]:
+    """Scores every point's checkpoints again; see `sweep.evaluate`.
+
+    Raises:
+        InputError: also if a score is not what `results.json` says.
+    """
+    for folder, point in _workdirs(workdir, fields).items():
+        found = sweep.evaluate(configs.at(config, point), folder)
+        results.check_same(found, folder)
+    return collect(workdir, fields)
+
+
+MODES: dict[str, Callable[[Config, epath.PathLike, Fields], dict[str, Any]]] = {
+    "train": train,
+    "evaluate": evaluate,
+}
+
+
+def collect(workdir: epath.PathLike, fields: Fields) -> dict[str, Any]:
+    """The points that have results, with their summaries."""
+    found = []
+    for folder, point in _workdirs(workdir, fields).items():
+        path = epath.Path(folder) / "results.json"
+        if path.exists():
+            summary = files.read_json(path)["summary"]
+            found.append({"values": point, "workdir": folder, "summary": summary})
+    return {"fields": {name: list(fields[name]) for name in fields}, "points": found}
+
+
+def table(collected: Mapping[str, Any]) -> str:
+    """Points and their mean accuracies as lines of text."""
+    names = list(collected["fields"])
+    rows = [[*names, "single", "ensemble"]]
+    for point in collected["points"]:
+        cells = [str(point["values"][name]) for name in names]
+        for kind in ("single", "ensemble"):
+            if (spread := point["summary"].get(kind)) is None:
+                cells.append("no run yet")
+            else:
+                cells.append(f"{spread['mean']:.2%} ± {spread['std']:.2%}")
+        rows.append(cells)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )

@@ -1,0 +1,354 @@
+"""One training step, one evaluation step, and how they are spread over devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax import lax
+
+from audiojax import augment as augmentation
+from audiojax.augment import Augment
+from audiojax.classifier import Classifier, Variables
+from audiojax.models.layers import row_keys
+
+AXIS = "batch"
+
+Batch = Mapping[str, Any]
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that training changes, and all that a checkpoint holds.
+
+    Attributes:
+        step: number of batches seen.
+        params: the network's parameters.
+        batch_stats: BatchNorm's running statistics.
+        input: mean and standard deviation [C] of the training clips' images.
+        opt_state: the optimizer's state.
+        best: a copy of `variables` as they were after the best epoch, None where no
+            epoch is picked.
+        skipped: number of updates left out because a value was not finite.
+        skipped_in_a_row: the same, since the last update that was made.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    input: Any
+    opt_state: optax.OptState
+    skipped: jax.Array
+    skipped_in_a_row: jax.Array
+    best: Any = None
+
+    @property
+    def variables(self) -> Variables:
+        """What `Classifier.logits` takes."""
+        return {
+            "params": self.params,
+            "batch_stats": self.batch_stats,
+            "input": self.input,
+        }
+
+
+def create_state(
+    variables: Variables,
+    optimizer: optax.GradientTransformation,
+    *,
+    pick_best: bool = False,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        variables: the classifier's.
+        optimizer: whose state it holds.
+        pick_best: whether it has room for the variables of the best epoch.
+    """
+
+    # One zero a field: a donated buffer may not be given twice.
+    def zero() -> jax.Array:
+        return jnp.zeros((), jnp.int32)
+
+    return TrainState(
+        step=zero(),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        input=variables["input"],
+        opt_state=optimizer.init(variables["params"]),
+        skipped=zero(),
+        skipped_in_a_row=zero(),
+        best=jax.tree.map(jnp.copy, variables) if pick_best else None,
+    )
+
+
+@jax.jit
+def keep_best(state: TrainState, better: jax.Array) -> TrainState:
+    """Copies the variables to `best` where `better` is true.
+
+    Args:
+        state: one state, or several with a leading axis.
+        better: bool [], or [D] for several.
+    """
+
+    def pick(new, old):
+        chosen = better.reshape(better.shape + (1,) * (new.ndim - better.ndim))
+        return jnp.where(chosen, new, old)
+
+    return state.replace(best=jax.tree.map(pick, state.variables, state.best))
+
+
+def make_train_step(
+    classifier: Classifier,
+    optimizer: optax.GradientTransformation,
+    axis_name: str | None = None,
+    augment: Augment | None = None,
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
+    """The training step as a pure function of state, batch and key.
+
+    The loss is that of `clip_losses`, averaged over the clips whose mask is 1, on all
+    devices together, by their weights if they have some. An update with a value that
+    is not finite is left out and counted; the batch counts as seen.
+
+    Args:
+        classifier: what is trained; its network must synchronize BatchNorm over
+            `axis_name` if several devices share a batch.
+        optimizer: what turns gradients into updates.
+        axis_name: the mapped axis to sum over, None on one device.
+        augment: how images are changed, None for not at all.
+
+    Returns:
+        `train_step(state, batch, key) -> state, metrics`. The batch holds `image`
+        [B, mel, frames, C] or `audio` [B, T], `label` [B] or [B, classes], `mask` [B]
+        and, if clips count unequally, `weight` [B]. The same key may be given at every
+        step; the step's number is folded into it, and the row's for what differs by
+        clip, so devices do not matter. Metrics are scalars: `loss_sum`, `correct` and
+        `count` over the counted clips, and `finite`.
+    """
+
+    def total(value):
+        return value if axis_name is None else lax.psum(value, axis_name)
+
+    def train_step(state: TrainState, batch: Batch, key: jax.Array):
+        dropout_key, augment_key = jax.random.split(jax.random.fold_in(key, state.step))
+        image, label, mask = (
+            classifier.batch_image(batch),
+            batch["label"],
+            batch["mask"],
+        )
+        weight = mask * batch["weight"] if "weight" in batch else mask
+        if augment is not None:
+            keys = row_keys(augment_key, len(image), axis_name)
+            image = augmentation.images(keys, image, augment)
+        count, total_weight = total((mask.sum(), weight.sum()))
+
+        def loss(params):
+            logits, batch_stats = classifier.logits(
+                {**state.variables, "params": params},
+                image,
+                train=True,
+                rngs={"dropout": dropout_key},
+            )
+            losses, correct = clip_losses(logits, label)
+            weighted = jnp.sum(losses * weight) / total_weight
+            sums = jnp.sum(losses * mask), jnp.sum(correct * mask)
+            return weighted, (batch_stats, *sums)
+
+        grads, (batch_stats, loss_sum, correct) = jax.grad(loss, has_aux=True)(
+            state.params
+        )
+        grads, loss_sum, correct = total((grads, loss_sum, correct))
+        finite = jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(loss_sum)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+
+        def if_finite(new, old):
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+        state = state.replace(
+            step=state.step + 1,
+            params=if_finite(optax.apply_updates(state.params, updates), state.params),
+            batch_stats=if_finite(batch_stats, state.batch_stats),
+            opt_state=if_finite(opt_state, state.opt_state),
+            skipped=state.skipped + ~finite,
+            skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
+        )
+        metrics = {
+            "loss_sum": loss_sum,
+            "correct": correct,
+            "count": count,
+            "finite": finite,
+        }
+        return state, metrics
+
+    return train_step
+
+
+def clip_losses(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Each clip's loss, and how much of its prediction is right.
+
+    Args:
+        logits: [B, classes].
+        label: [B] class numbers, or [B, classes] of 0 and 1 for several classes a clip.
+
+    Returns:
+        Cross-entropy [B], in nats; with several classes the mean of their binary ones.
+        1 for a right class and 0 for a wrong one [B]; with several the share of classes
+        on the right side of even odds.
+    """
+    if label.ndim == 1:
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        return losses, logits.argmax(axis=-1) == label
+    losses = optax.sigmoid_binary_cross_entropy(logits, label)
+    return losses.mean(axis=-1), jnp.mean((logits > 0) == (label > 0), axis=-1)
+
+
+def make_eval_step(
+    classifier: Classifier,
+) -> Callable[[Variables, Batch], jax.Array]:
+    """`eval_step(variables, batch) -> logits [B, classes]`, float32."""
+
+    def eval_step(variables: Variables, batch: Batch) -> jax.Array:
+        return classifier.logits(variables, classifier.batch_image(batch))
+
+    return eval_step
+
+
+def data_parallel(
+    step: Callable, devices: Sequence[Any] | None = None
+) -> Callable[..., Any]:
+    """One model over all devices: each takes an equal share of the batch.
+
+    Args:
+        step: `train_step` made with `axis_name=AXIS`. State and key are the same on
+            every device and have no device axis, so a checkpoint knows nothing of
+            how many there were.
+        devices: the devices, all of this process's job by default.
+
+    Returns:
+        `step(state, batch, key)` for batches as `shard` gives them. The state given
+        is used up.
+    """
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0, None),
+        out_axes=None,  # pyright: ignore[reportArgumentType]
+        donate_argnums=(0,),
+        devices=devices,
+    )
+
+
+def data_parallel_eval(
+    step: Callable, devices: Sequence[Any] | None = None
+) -> Callable[..., jax.Array]:
+    """`eval_step` over all devices: logits come back as [D, B/D, classes]."""
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+
+
+def seed_parallel(
+    step: Callable, devices: Sequence[Any] | None = None
+) -> Callable[..., Any]:
+    """One model a device, which never speak to each other: a seed for each.
+
+    Args:
+        step: `train_step` made with `axis_name=None`.
+        devices: the devices, as many as there are seeds.
+
+    Returns:
+        `step(states, batches, keys)`, each with a leading axis of seeds, as are the
+        states and metrics that it returns. The states given are used up.
+    """
+    return jax.pmap(step, in_axes=(0, 0, 0), donate_argnums=(0,), devices=devices)
+
+
+def shard(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.ndarray]:
+    """Splits every array's batch axis: [B, ...] -> [D, B/D, ...].
+
+    Raises:
+        ValueError: if B is not a multiple of `num_devices`.
+    """
+    return {
+        name: value.reshape(num_devices, -1, *value.shape[1:])
+        for name, value in batch.items()
+    }
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Trees of the same kind as one, with a leading axis for which of them."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+class DataParallel:
+    """One run at a time, over all devices of all processes that share it.
+
+    Attributes:
+        devices: those of this process that take part.
+        axis_name: the axis that shares a batch.
+    """
+
+    axis_name = AXIS
+
+    def __init__(self, devices: Sequence[Any], everywhere: bool = False):
+        """Compiles nothing yet.
+
+        Args:
+            devices: those of this process.
+            everywhere: whether all devices of all processes take part.
+        """
+        self.devices = list(devices)
+        self._mapped = None if everywhere else self.devices
+
+    def compiled(self, step: Callable) -> Callable[..., Any]:
+        """The training step for what the methods below give."""
+        return data_parallel(step, self._mapped)
+
+    def join(self, trees: Sequence[Any]) -> Any:
+        """States, or keys, of the runs that train side by side: here of one."""
+        (tree,) = trees
+        return tree
+
+    def part(self, tree: Any, i: int) -> Any:
+        """Of joined states or metrics those of run `i`: here of the only one."""
+        del i
+        return tree
+
+    def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+        """The next batch of every run: here of one, a share for each device."""
+        (batch,) = batches
+        return shard(batch, len(self.devices))
+
+
+class SeedParallel:
+    """As many runs side by side as there are devices, which never speak.
+
+    Attributes and methods are those of `DataParallel`.
+    """
+
+    axis_name = None
+
+    def __init__(self, devices: Sequence[Any]):
+        self.devices = list(devices)
+
+    def compiled(self, step: Callable) -> Callable[..., Any]:
+        """The training step for what the methods below give."""
+        return seed_parallel(step, self.devices)
+
+    def join(self, trees: Sequence[Any]) -> Any:
+        """States, or keys, with a leading axis of runs."""
+        return stack(trees)
+
+    def part(self, tree: Any, i: int) -> Any:
+        """Of joined states or metrics those of run `i`, read from its device."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(i))[0], tree)
+
+    def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+        """The next batch of every run, one a device."""
+        return {name: np.stack([b[name] for b in batches]) for name in batches[0]}
+
+
+Spread = DataParallel | SeedParallel

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+from etils import epath
+
+from audiojax.errors import InputError
+from audiojax.training.progress import Progress, Scalars
+
+
+def metrics(loss_sum=2.0, correct=1.0, count=4.0, finite=True):
+    return {"loss_sum": loss_sum, "correct": correct, "count": count, "finite": finite}
+
+
+def test_means_are_over_the_clips_of_the_epoch():
+    progress = Progress()
+    assert progress.means() == {}
+    progress.add(metrics(loss_sum=2.0, correct=1.0, count=4.0))
+    progress.add(metrics(loss_sum=7.0, correct=2.0, count=2.0))
+    assert progress.means() == {"loss": 9 / 6, "accuracy": 3 / 6}
+    progress.next_epoch()
+    assert progress.means() == {}
+
+
+def test_skipped_steps_are_counted_in_a_row_and_in_nothing_else():
+    progress = Progress()
+    for finite in (False, False):
+        progress.add(metrics(loss_sum=float("nan"), finite=finite))
+    assert progress.skipped_in_a_row == 2
+    progress.next_epoch()
+    assert progress.skipped_in_a_row == 2
+    progress.add(metrics())
+    assert progress.skipped_in_a_row == 0
+    assert progress.means() == {"loss": 0.5, "accuracy": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "better"),
+    [(0.8, 9.0, True), (0.7, 0.4, True), (0.7, 0.5, False), (0.6, 0.1, False)],
+)
+def test_the_best_epoch_has_the_most_right_then_the_least_loss(accuracy, loss, better):
+    assert Progress().is_best({"accuracy": 0.0, "loss": 9.0})
+    progress = Progress(best={"epoch": 1, "validation": {"accuracy": 0.7, "loss": 0.5}})
+    assert progress.is_best({"accuracy": accuracy, "loss": loss}) is better
+
+
+def test_scalars_after_the_last_step_are_written_anew(tmp_path):
+    folder = epath.Path(tmp_path)
+    first = Scalars(folder, last_step=0, tensorboard=False)
+    for step in (5, 10, 15):
+        first.write(step, {"loss": step / 10})
+    second = Scalars(folder, last_step=10, tensorboard=False)
+    second.write(15, {"loss": 0.25})
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": 5, "loss": 0.5},
+        {"step": 10, "loss": 1.0},
+        {"step": 15, "loss": 0.25},
+    ]
+
+
+def test_a_foreign_line_is_not_overwritten(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("my notes\n")
+    with pytest.raises(InputError, match="my notes"):
+        Scalars(epath.Path(tmp_path), last_step=0, tensorboard=False)
+
+
+def test_tensorboard_reads_what_is_written(tmp_path):
+    from tensorboard.backend.event_processing import event_accumulator
+
+    scalars = Scalars(epath.Path(tmp_path), last_step=0, tensorboard=True)
+    scalars.write(3, {"loss": 0.5})
+    scalars.close()
+    events = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
+    (tag,) = events.Tags()["tensors"] or events.Tags()["scalars"]
+    assert tag == "loss"

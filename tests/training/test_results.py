@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from etils import epath
+
+from audiojax import files
+from audiojax.datasets import Info
+from audiojax.training import results
+from tests import tiny
+
+INFO = Info("made", ("a", "b"), 22050, ())
+
+
+def entry(fold, seed, accuracy, **more):
+    name = f"fold{fold}-seed{seed}"
+    final = {"accuracy": accuracy, "loss": 1.0, "num_clips": 4}
+    return {"name": name, "fold": fold, "seed": seed, "final": final} | more
+
+
+def predicted(margins, label=(0, 0, 1, 1)):
+    """Logits of which the first is larger by so much than the second."""
+    logits = np.stack([np.asarray(margins), np.zeros(4)], axis=1)
+    return {"logits": logits, "label": np.array(label), "filename": np.arange(4)}
+
+
+def test_summary_is_arithmetic_over_seeds_and_folds():
+    """Two seeds that are wrong in different places, so that the mean is right."""
+    runs = [entry(1, 0, 0.75), entry(1, 1, 0.75), entry(2, 0, 0.5)]
+    predictions = [
+        predicted([3, -1, -2, -2]),
+        predicted([-1, 3, -2, -2]),
+        predicted([1, -1, 1, -1]),
+    ]
+    found = results.summarize(tiny.get_config(), INFO, runs, predictions)
+    first, second = found["folds"]
+    assert (first["single"], first["single_std"]) == (0.75, 0.0)
+    assert (first["ensemble"], first["gain"]) == (1.0, 0.25)
+    assert (second["ensemble"], second["gain"]) == (0.5, 0.0)
+    assert first["seeds"] == [0, 1]
+    assert found["summary"]["single"] == {"mean": 0.625, "std": 0.125}
+    assert found["summary"]["ensemble"] == {"mean": 0.75, "std": 0.25}
+    assert found["summary"]["gain"] == {"mean": 0.125, "std": 0.125}
+    assert "best" not in found["summary"]
+
+
+def test_the_best_epochs_are_averaged_beside_the_last():
+    best = [{"accuracy": value, "epoch": 3} for value in (0.9, 0.7)]
+    runs = [entry(1, seed, 0.5, best=best[seed]) for seed in (0, 1)]
+    predictions = [predicted([1, -1, 1, -1])] * 2
+    found = results.summarize(tiny.get_config(), INFO, runs, predictions)
+    assert found["folds"][0]["best"] == pytest.approx(0.8)
+    assert found["summary"]["best"] == {"mean": pytest.approx(0.8), "std": 0.0}
+
+
+def test_results_hold_every_finished_run_of_the_workdir(tmp_path):
+    workdir = epath.Path(tmp_path)
+    for fold, seed in ((10, 0), (2, 1), (2, 0)):
+        folder = workdir / f"fold{fold}-seed{seed}"
+        files.write_arrays(folder / "predictions.npz", predicted([1, 1, -1, -1]))
+        files.write_json(folder / "result.json", entry(fold, seed, 1.0))
+    (workdir / "fold3-seed0" / "checkpoints").mkdir(parents=True)
+    written = results.write(tiny.get_config(), INFO, workdir)
+    names = [run["name"] for run in written["runs"]]
+    assert names == ["fold2-seed0", "fold2-seed1", "fold10-seed0"]
+    assert files.read_json(workdir / "results.json") == written
+
+
+def test_nothing_finished_is_an_empty_table(tmp_path):
+    written = results.write(tiny.get_config(), INFO, epath.Path(tmp_path))
+    assert written["runs"] == written["folds"] == []
+    assert "fold" in results.table(written)
+
+
+@pytest.mark.parametrize("field", ["sweep.seeds", "parallel", "data.source_dir"])
+def test_where_and_how_may_change(tmp_path, field):
+    workdir = epath.Path(tmp_path)
+    config = tiny.get_config()
+    files.write_json(workdir / "config.json", results.describe(config))
+    *parents, name = field.split(".")
+    part = config[parents[0]] if parents else config
+    part[name] = {"seeds": (7,)}.get(name, "elsewhere")
+    results.check_config(config, workdir)
+
+
+def test_table_holds_folds_mean_and_deviation():
+    found = {
+        "metric": "accuracy",
+        "folds": [{"fold": 1, "seeds": [0], "single": 0.9, "ensemble": 0.925}],
+        "summary": {
+            "single": {"mean": 0.9, "std": 0.0},
+            "ensemble": {"mean": 0.925, "std": 0.0},
+        },
+    }
+    rows = [line.split() for line in results.table(found).splitlines()]
+    assert rows[1] == ["1", "90.00%", "92.50%"]
+    assert rows[2] == ["mean", "90.00%", "92.50%"]
+    assert rows[3] == ["std", "0.00%", "0.00%"]
