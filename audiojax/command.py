@@ -17,8 +17,7 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
-from audiojax.errors import InputError
-from audiojax.training.signals import Interrupted
+from audiojax.errors import InputError, Interrupted
 
 
 def stop(message: object, status: int = 1) -> NoReturn:

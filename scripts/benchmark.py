@@ -44,7 +44,7 @@ from etils import epath
 from PIL import Image
 
 from audiojax import models
-from audiojax.clips import Clipping
+from audiojax.clips import ClipPolicy
 from audiojax.config import Config
 from audiojax.datasets import Recordings, batches, from_arrays
 from audiojax.errors import InputError
@@ -449,7 +449,7 @@ def data(args: argparse.Namespace) -> None:
     What librosa decodes is not stored. TensorFlow is imported before the clock starts.
     """
     from audiojax import datasets
-    from audiojax.clips import Clipping
+    from audiojax.clips import ClipPolicy
     from audiojax.datasets import Settings, batches
 
     importlib.import_module("tensorflow")
@@ -503,7 +503,7 @@ def data(args: argparse.Namespace) -> None:
             recordings,
             np.arange(count),
             batch_size=batch,
-            clipping=Clipping("pad", recordings.num_samples),
+            policy=ClipPolicy("pad", recordings.num_samples),
             seed=0,
             epoch=0,
         )
@@ -652,7 +652,7 @@ def bare_training(trainer: train.Trainer, run: Run) -> None:
             data.recordings,
             split.train,
             batch_size=config.batch_size,
-            clipping=trainer.classifier.clipping,
+            policy=trainer.classifier.clip_policy,
             seed=run.seed,
             epoch=epoch,
             image=data.images,
@@ -683,7 +683,7 @@ def print_waits(
     drivers = {"threads": True}
     if importlib.util.find_spec("tensorflow"):
         drivers["tf.data"] = False
-    clipping = Clipping("pad", 5 * recordings.info.sample_rate)
+    policy = ClipPolicy("pad", 5 * recordings.info.sample_rate)
     clips = np.resize(np.arange(len(recordings)), EPOCH_CLIPS)
     found: dict[tuple[Any, ...], list[tuple[float, ...]]] = {}
     for round_ in range(args.rounds + 1):
@@ -695,7 +695,7 @@ def print_waits(
                     source,
                     clips,
                     batch_size=32,
-                    clipping=clipping,
+                    policy=policy,
                     seed=0,
                     epoch=epoch,
                     image=image[stage],
