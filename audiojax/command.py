@@ -67,7 +67,8 @@ def _no_field(message: str) -> str:
     message = message.replace("\\n", " ").replace("\\'", "'")
     hint = re.search(r'Did you mean "(.+)" instead of "(.+)"', message)
     if hint is None:
-        return f"the config has no field {_line(message).strip('"')}"
+        field = _line(message).strip('"')
+        return f"the config has no field {field}"
     return f"the config has no field {hint[2]!r}; did you mean {hint[1]!r}?"
 
 

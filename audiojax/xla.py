@@ -5,8 +5,8 @@ import warnings
 from pathlib import Path
 
 import jax
-import jaxlib
 from jax._src import xla_bridge
+from jaxlib import version as jaxlib_version
 from jaxlib import xla_client
 
 # The fusions of sums that the CPU's compiler gets wrong (github.com/jax-ml/jax, issue
@@ -30,7 +30,7 @@ def avoid_wrong_sums() -> None:
     """
     given = os.environ.get("XLA_FLAGS")
     options = _options(given or "")
-    version = tuple(map(int, jaxlib.__version__.split(".")[:2]))
+    version = tuple(map(int, jaxlib_version.__version__.split(".")[:2]))
     if _OPTION in options or not _FIRST <= version < _END:
         return
     if xla_bridge.backends_are_initialized():
