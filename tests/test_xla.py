@@ -64,9 +64,9 @@ def test_what_the_user_chose_stays():
 def test_an_unknown_compiler_is_told_nothing():
     # No compiler has this option: had it been told, the process would have ended.
     code = (
-        "import jaxlib.version; jaxlib.version.__version__ = '0.13.0'\n"
+        "import jax, jaxlib.version; jaxlib.version.__version__ = '0.13.0'\n"
         "from audiojax import xla; xla._OPTION = '--xla_no_such_option'\n"
-        "xla.avoid_wrong_sums(); import jax; print(jax.numpy.arange(3).sum())"
+        "xla.avoid_wrong_sums(); print(jax.numpy.arange(3).sum())"
     )
     assert run(code)[0] == ["3"]
 
