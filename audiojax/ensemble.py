@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import itertools
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,50 +24,11 @@ from scipy import optimize
 
 from audiojax import command, files
 from audiojax import task as tasks
-from audiojax.errors import InputError, listed
+from audiojax.errors import InputError
 from audiojax.task import Average, Task
-
-Predictions = Mapping[str, np.ndarray]
+from audiojax.workdir import TEST, VALIDATION, Workdir, aligned, difference, named
 
 WEIGHTS = ("equal", "validation")
-TEST, VALIDATION = "predictions.npz", "validation.npz"
-
-# What NumPy raises at an .npz with one bit flipped, or cut off anywhere.
-UNREADABLE = (
-    EOFError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Workdir:
-    """What `results.json` says of a sweep.
-
-    Attributes:
-        path: where it lies, as the user gave it.
-        model: the name of its model.
-        classes: names, in the order of the logits.
-        task: what its labels mean.
-        runs: the names of the finished runs of each fold.
-        unfinished: (fold, seed) of the runs that its config asks for and that are not
-            among them.
-    """
-
-    path: str
-    model: str
-    classes: list[str]
-    task: Task
-    runs: dict[int, list[str]]
-    unfinished: list[tuple[int, int]]
-
-    def file(self, run: str, name: str) -> epath.Path:
-        """The path of a file of a run."""
-        return epath.Path(self.path) / run / name
 
 
 @dataclasses.dataclass
@@ -91,9 +50,6 @@ class Clips:
         return [average(runs, None) for runs in self.logits]
 
 
-named = functools.partial(listed, between=", ")
-
-
 @contextlib.contextmanager
 def collected(problems: list[str]) -> Iterator[None]:
     """Adds an InputError to the problems, so that all are told at once."""
@@ -103,54 +59,13 @@ def collected(problems: list[str]) -> Iterator[None]:
         problems.append(str(error))
 
 
-def read_workdir(path: str) -> Workdir:
-    """Reads a workdir's `results.json`.
-
-    Raises:
-        InputError: if there is none, or it is not what a sweep writes.
-    """
-    try:
-        results = files.read_json(epath.Path(path) / "results.json")
-        config = results["config"]
-        done = {(run["fold"], run["seed"]): run["name"] for run in results["runs"]}
-        planned = itertools.product(config["sweep"]["folds"], config["sweep"]["seeds"])
-        folds = sorted({fold for fold, _ in done})
-        return Workdir(
-            path=path,
-            model=config["model"]["name"],
-            classes=results["classes"],
-            task=tasks.TASKS[results["task"]],
-            runs={f: [name for (g, _), name in done.items() if g == f] for f in folds},
-            unfinished=[run for run in planned if run not in done],
-        )
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"{path}: no results.json, so this is not a workdir with a finished run; "
-            "give the folder that was --workdir in training"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}/results.json: not what a sweep writes ({error!r}); type its "
-            "training command again, which writes it anew, or give another workdir"
-        ) from None
-
-
 def check_classes(workdirs: Sequence[Workdir]) -> list[str]:
     """A sentence for each workdir whose classes are not those of the first."""
-    if not workdirs:
-        return []
-    first, *others = workdirs
     problems = []
-    for other in others:
-        missing = [name for name in first.classes if name not in other.classes]
-        extra = [name for name in other.classes if name not in first.classes]
-        if missing or extra:
-            parts = [f"lacks {named(missing)}"] * bool(missing)
-            parts += [f"adds {named(extra)}"] * bool(extra)
-            problems.append(
-                f"{other.path}: other classes than {first.path}; "
-                f"it {' and '.join(parts)}"
-            )
+    for other in workdirs[1:]:
+        first = workdirs[0]
+        if what := difference(first.classes, other.classes):
+            problems.append(f"{other.path}: other classes than {first.path}; it {what}")
         elif other.classes != first.classes:
             pairs = zip(itertools.count(), first.classes, other.classes, strict=False)
             differ = [f"{i} is {b}, there {a}" for i, a, b in pairs if a != b]
@@ -174,8 +89,8 @@ def choose_folds(
         The folds, and a sentence for each thing that is wrong.
     """
     having = {
-        fold: [w.path for w in workdirs if fold in w.runs]
-        for fold in sorted({f for w in workdirs for f in w.runs} | set(wanted or ()))
+        fold: [w.path for w in workdirs if fold in w.folds]
+        for fold in sorted({f for w in workdirs for f in w.folds} | set(wanted or ()))
         if wanted is None or fold in wanted
     }
     common = [fold for fold, paths in having.items() if len(paths) == len(workdirs)]
@@ -192,9 +107,9 @@ def choose_folds(
         )
     for workdir in workdirs:
         unfinished = [
-            f"fold {fold} seed {seed}"
-            for fold, seed in workdir.unfinished
-            if wanted is None or fold in wanted
+            f"fold {run.fold} seed {run.seed}"
+            for run in workdir.unfinished
+            if wanted is None or run.fold in wanted
         ]
         if unfinished:
             problems.append(
@@ -215,95 +130,13 @@ def check_present(
     }
     problems = []
     for workdir in workdirs:
-        runs = [run for fold in folds for run in workdir.runs[fold]]
-        lacking = [run for run in runs if not workdir.file(run, name).exists()]
+        runs = [run for fold in folds for run in workdir.of_fold(fold)]
+        lacking = [run.name for run in runs if not workdir.file(run, name).exists()]
         if lacking:
             problems.append(
                 f"{workdir.path}: no {name} in {named(lacking)}; {advice[name]}"
             )
     return problems
-
-
-def read_predictions(path: epath.Path, num_classes: int) -> Predictions:
-    """Reads a run's predictions of some clips.
-
-    Args:
-        path: an `.npz` of `logits` [N, classes], `label` [N] and `filename` [N].
-        num_classes: how many classes there must be.
-
-    Raises:
-        InputError: if it is damaged, or is not such a file.
-    """
-    try:
-        arrays = files.read_arrays(path)
-        logits, label, filename = (
-            arrays[name] for name in ("logits", "label", "filename")
-        )
-    except UNREADABLE as error:
-        raise InputError(
-            f"{path}: damaged ({error!r}); copy it again, or train its run again"
-        ) from None
-    shape = (len(filename), num_classes)
-    if logits.shape != shape or len(label) != len(filename) or not len(filename):
-        raise InputError(
-            f"{path}: damaged: logits {logits.shape} and {len(label)} labels where "
-            f"{shape} and {len(filename)} were expected; train its run again"
-        )
-    if not np.isfinite(logits).all():
-        raise InputError(
-            f"{path}: logits that are not finite, the training diverged; train its "
-            "run again with a lower config.optimizer.learning_rate"
-        )
-    names, counts = np.unique(filename, return_counts=True)
-    if (counts > 1).any():
-        raise InputError(
-            f"{path}: clips that are there twice: {named(names[counts > 1])}; train "
-            "its run again"
-        )
-    return arrays
-
-
-def aligned(
-    ours: Predictions, path: epath.Path, theirs: Predictions, first: epath.Path
-) -> np.ndarray:
-    """A run's logits in another run's order of clips.
-
-    Args:
-        ours: predictions of the run.
-        path: where they were read, for messages.
-        theirs: predictions of the run whose order is taken.
-        first: where those were read.
-
-    Returns:
-        Logits [N, classes].
-
-    Raises:
-        InputError: if the clips or their labels are not the same; those that differ
-            are named.
-    """
-    row = {str(name): i for i, name in enumerate(ours["filename"])}
-    order = [str(name) for name in theirs["filename"]]
-    missing = [name for name in order if name not in row]
-    extra = sorted(row.keys() - set(order))
-    if missing or extra:
-        parts = [f"lacks {named(missing)}"] * bool(missing)
-        parts += [f"adds {named(extra)}"] * bool(extra)
-        raise InputError(
-            f"{path}: other clips than {first}; it {' and '.join(parts)}; average "
-            "runs of the same data and folds"
-        )
-    rows = [row[name] for name in order]
-    differ = (ours["label"][rows] != theirs["label"]).reshape(len(rows), -1).any(axis=1)
-    if differ.any():
-        others = [
-            f"{order[i]} is {ours['label'][rows[i]]}, there {theirs['label'][i]}"
-            for i in np.flatnonzero(differ)
-        ]
-        raise InputError(
-            f"{path}: other labels than {first}; {named(others)}; average runs of the "
-            "same data"
-        )
-    return ours["logits"][rows]
 
 
 def gather(
@@ -321,13 +154,13 @@ def gather(
     clips = Clips(np.array([]), np.array([]), [])
     for workdir in workdirs:
         logits = []
-        for run in workdir.runs[fold]:
+        for run in workdir.of_fold(fold):
             path = workdir.file(run, name)
             with collected(problems):
-                ours = read_predictions(path, len(workdir.classes))
+                ours = workdir.predictions(run, name)
                 if theirs is None:
                     theirs, first = ours, path
-                    clips = Clips(ours["filename"], ours["label"], clips.logits)
+                    clips = Clips(ours.filename, ours.label, clips.logits)
                 logits.append(aligned(ours, path, theirs, first))
         clips.logits.append(logits)
     return clips
@@ -360,7 +193,7 @@ def open_all(
     workdirs = []
     for path in paths:
         with collected(problems):
-            workdirs.append(read_workdir(path))
+            workdirs.append(Workdir(path))
     problems += check_classes(workdirs)
     common, wrong = choose_folds(workdirs, folds)
     problems += wrong
@@ -506,13 +339,13 @@ def ensemble(
             by_name[TEST], by_name.get(VALIDATION), task, task.average(average)
         )
         for workdir, entry in zip(workdirs, scores["workdirs"], strict=True):
-            entry["runs"] = workdir.runs[fold]
+            entry["runs"] = [run.name for run in workdir.of_fold(fold)]
         scored.append({"fold": fold, **scores})
     return {
         "average": average,
         "weights": weights,
-        "classes": workdirs[0].classes,
-        "workdirs": [{"workdir": w.path, "model": w.model} for w in workdirs],
+        "classes": list(workdirs[0].classes),
+        "workdirs": [{"workdir": str(w.path), "model": w.model} for w in workdirs],
         "folds": scored,
         "summary": {
             "workdirs": [

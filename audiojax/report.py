@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from sklearn import metrics
 
 from audiojax import files
+from audiojax.workdir import Workdir
 
 
 def write(workdir: epath.PathLike) -> epath.Path:
@@ -25,21 +26,16 @@ def write(workdir: epath.PathLike) -> epath.Path:
         The picture: `confusion.png`, or `average_precision.png` where a clip may have
         several classes.
     """
-    workdir = epath.Path(workdir)
-    results = files.read_json(workdir / "results.json")
-    predictions = [
-        files.read_arrays(workdir / run["name"] / "predictions.npz")
-        for run in results["runs"]
-    ]
-    label, logits = (
-        np.concatenate([p[name] for p in predictions]) for name in ("label", "logits")
-    )
-    if results["task"] == "multi_label":
-        path = workdir / "average_precision.png"
-        average_precision(label, logits, results["classes"], path)
+    opened = Workdir(workdir)
+    found = [opened.predictions(run) for run in opened.runs]
+    label = np.concatenate([predictions.label for predictions in found])
+    logits = np.concatenate([predictions.logits for predictions in found])
+    if opened.task.name == "multi_label":
+        path = opened.path / "average_precision.png"
+        average_precision(label, logits, opened.classes, path)
     else:
-        path = workdir / "confusion.png"
-        confusion_matrix(label, logits.argmax(axis=-1), results["classes"], path)
+        path = opened.path / "confusion.png"
+        confusion_matrix(label, logits.argmax(axis=-1), opened.classes, path)
     return path
 
 

@@ -35,13 +35,18 @@ def test_all_runs_of_a_workdir_are_counted(tmp_path, monkeypatch):
     for name, (label, predicted) in runs.items():
         logits = np.eye(2, dtype=np.float32)[predicted]
         arrays = {"label": np.array(label), "logits": logits}
+        arrays["filename"] = np.array([f"{name}-{i}.wav" for i in range(len(label))])
         files.write_arrays(tmp_path / name / "predictions.npz", arrays)
     files.write_json(
         tmp_path / "results.json",
         {
             "task": "single_label",
             "classes": ["dog", "rain"],
-            "runs": [{"name": name} for name in runs],
+            "runs": [{"name": name, "fold": int(name[4]), "seed": 0} for name in runs],
+            "config": {
+                "model": {"name": "tiny"},
+                "sweep": {"folds": [1, 2], "seeds": [0]},
+            },
         },
     )
     titles = []

@@ -1,10 +1,10 @@
-"""Checkpoints: Orbax writes and reads them, our own sums prove them whole."""
+"""Writes checkpoints, and reads them to go on: by Orbax, sealed with our own sums."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import hashlib
+import dataclasses
 import logging
 import os
 import re
@@ -14,60 +14,17 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from audiojax import files
+from audiojax import checkpoint
 from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
+# What prediction needs of a state; the rest is for going on with the training.
+MODEL = ("params", "batch_stats", "input", "best")
 # Folders that Orbax gives their names only when they are whole.
 UNFINISHED = ".orbax-checkpoint-tmp"
 # What Orbax and TensorStore raise where a disk is full, gone or read-only.
 WRITE_ERRORS = (OSError, ValueError, RuntimeError)
-
-
-def _sha256(path: epath.Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sums(step_dir: epath.Path) -> dict[str, str]:
-    """Relative path -> sha256 of every file of a checkpoint but the manifest."""
-    sums, folders = {}, [step_dir]
-    while folders:
-        for path in folders.pop().iterdir():
-            if path.is_dir():
-                folders.append(path)
-            elif path != step_dir / MANIFEST:
-                sums[path.relative_to(step_dir).as_posix()] = _sha256(path)
-    return dict(sorted(sums.items()))
-
-
-def fault(step_dir: epath.Path) -> str | None:
-    """What is wrong with a checkpoint's files, None if nothing is.
-
-    Orbax restores a flipped bit without a word, and takes an empty folder for the
-    newest checkpoint; so a checkpoint counts only with a manifest that its files fit.
-    """
-    if not (step_dir / MANIFEST).exists():
-        return "it was not finished"
-    try:
-        expected = files.read_json(step_dir / MANIFEST)
-    except ValueError:
-        return f"its {MANIFEST} is damaged"
-    found = _sums(step_dir)
-    missing = sorted(set(expected) - set(found))
-    changed = sorted(k for k in set(expected) & set(found) if expected[k] != found[k])
-    extra = sorted(set(found) - set(expected))
-    parts = [
-        f"{what}: {', '.join(names)}"
-        for what, names in (("missing", missing), ("changed", changed), ("new", extra))
-        if names
-    ]
-    return "; ".join(parts) or None
 
 
 def _reason(error: Exception) -> str:
@@ -80,7 +37,7 @@ def _reason(error: Exception) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of one run: `directory`/STEP/{state, metadata, manifest.json}.
+    """The checkpoints of one run, as `audiojax.checkpoint` describes them.
 
     Saving returns as soon as the arrays are copied; writing and summing go on behind
     the training. Use as a context manager, so that the last one is finished.
@@ -100,7 +57,8 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
+                "model": ocp.StandardCheckpointHandler(),
+                "training": ocp.StandardCheckpointHandler(),
                 "metadata": ocp.JsonCheckpointHandler(),
             },
             options=ocp.CheckpointManagerOptions(
@@ -135,7 +93,7 @@ class Checkpoints:
                 logger.info("removing %s, which was not finished", path)
                 path.rmtree()
                 continue
-            if not path.is_dir() or (problem := fault(path)) is None:
+            if not path.is_dir() or (problem := checkpoint.fault(path)) is None:
                 continue
             aside = self.directory.parent / "damaged" / path.name
             if aside.exists():
@@ -159,7 +117,7 @@ class Checkpoints:
 
         Args:
             step: number of batches seen.
-            state: a tree of arrays.
+            state: the `TrainState`.
             metadata: what else belongs to the moment, as JSON.
 
         Raises:
@@ -167,7 +125,8 @@ class Checkpoints:
         """
         self.wait()
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(metadata)
+            metadata=ocp.args.JsonSave(metadata),
+            **{name: ocp.args.StandardSave(x) for name, x in _items(state).items()},
         )
         try:
             self._manager.save(step, args=items)
@@ -178,8 +137,7 @@ class Checkpoints:
     def _seal(self, step: int) -> None:
         try:
             self._manager.wait_until_finished()
-            step_dir = self.directory / str(step)
-            files.write_json(step_dir / MANIFEST, _sums(step_dir))
+            checkpoint.seal(self.directory / str(step))
         except WRITE_ERRORS as error:
             raise self._not_written(step, error) from error
 
@@ -200,43 +158,48 @@ class Checkpoints:
             sealing, self._sealing = self._sealing, None
             sealing.result()
 
-    def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reads a checkpoint onto this process's devices.
+    def restore(self, like: Any) -> tuple[Any, dict[str, Any]]:
+        """Reads the newest checkpoint onto this process's devices.
 
         Args:
-            like: a tree of arrays or shapes that the saved state must equal in names,
-                shapes and types.
-            step: which one, the newest by default.
+            like: a `TrainState` of arrays or shapes that the saved one must equal in
+                names, shapes and types.
 
         Returns:
             The state and the metadata.
 
         Raises:
-            InputError: without a checkpoint, or if its tree is another one.
+            InputError: without a checkpoint, or if its tree or format is another one.
         """
-        step = self.latest_step() if step is None else step
+        step = self.latest_step()
         if step is None:
+            raise InputError(f"{self.directory} holds no whole checkpoint")
+        step_dir = self.directory / str(step)
+        if checkpoint.format_of(step_dir) == checkpoint.OLD_FORMAT:
             raise InputError(
-                f"{self.directory} holds no whole checkpoint; train first, without "
-                "--mode"
+                f"{step_dir} was written by an earlier version of audiojax: it can be "
+                "evaluated, but its training can't go on; train in another --workdir"
             )
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
+        items = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            _items(like),
         )
-        self._check_tree(step, abstract)
+        for name, abstract in items.items():
+            self._check_tree(step, name, abstract)
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract),
                 metadata=ocp.args.JsonRestore(),
+                **{name: ocp.args.StandardRestore(x) for name, x in items.items()},
             ),
         )
-        return restored["state"], restored["metadata"]
+        state = like.replace(**restored["model"], **restored["training"])
+        return state, restored["metadata"]
 
-    def _check_tree(self, step: int, expected: Any) -> None:
+    def _check_tree(self, step: int, item: str, expected: Any) -> None:
         """Compares names, shapes and types: Orbax casts a wrong type silently."""
-        saved = self._manager.item_metadata(step)["state"]
+        saved = self._manager.item_metadata(step)[item]
 
         def flat(tree: Any) -> dict[str, tuple[Any, ...]]:
             leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -257,6 +220,15 @@ class Checkpoints:
                 f"arrays differ, first {names[0]} (found {found.get(names[0])}, "
                 f"expected {wanted.get(names[0])}); use the config it was saved with"
             )
+
+
+def _items(state: Any) -> dict[str, dict[str, Any]]:
+    """The state in the two items of a checkpoint, by the names of its fields."""
+    items: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
+    for field in dataclasses.fields(state):
+        item = "model" if field.name in MODEL else "training"
+        items[item][field.name] = getattr(state, field.name)
+    return items
 
 
 def _key_name(key: Any) -> str:

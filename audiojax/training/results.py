@@ -15,9 +15,11 @@ import numpy as np
 from etils import epath
 
 from audiojax import files, task
+from audiojax import workdir as workdirs
 from audiojax.config import Config
 from audiojax.datasets import Info
 from audiojax.errors import InputError
+from audiojax.workdir import Predictions
 
 # What may change when a sweep goes on: more runs, and where and how they are made.
 MAY_CHANGE = (
@@ -31,8 +33,6 @@ MAY_CHANGE = (
     "tensorboard",
 )
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-
-Predictions = Mapping[str, np.ndarray]
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -130,8 +130,12 @@ def summarize(
             for run, predicted in zip(runs, predictions, strict=True)
             if run["fold"] == fold
         ]
-        logits = task.average([predicted["logits"] for _, predicted in members])
-        scored = info.task.scores(logits, members[0][1]["label"])
+        run, first = members[0]
+        joined = [
+            workdirs.aligned(predicted, other["name"], first, run["name"])
+            for other, predicted in members
+        ]
+        scored = info.task.scores(task.average(joined), first.label)
         metric = info.task.metric
         ensemble = scored[metric]
         final = [run["final"][metric] for run, _ in members]
@@ -169,14 +173,25 @@ def finished(workdir: epath.Path) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda entry: (entry["fold"], entry["seed"]))
 
 
-def write(config: Config, info: Info, workdir: epath.Path) -> dict[str, Any]:
-    """Writes `results.json` of all runs that are done, and gives its content."""
+def write(
+    config: Config, info: Info, workdir: epath.Path, known: dict[str, Predictions]
+) -> dict[str, Any]:
+    """Writes `results.json` of all runs that are done, and gives its content.
+
+    Args:
+        config: the whole config.
+        info: the data set's.
+        workdir: the sweep's.
+        known: predictions of runs by their names; what is not in it is read and added,
+            so that a sweep reads each run's once.
+    """
     while True:
         entries = finished(workdir)
-        predictions = [
-            files.read_arrays(workdir / entry["name"] / "predictions.npz")
-            for entry in entries
-        ]
+        for name in (entry["name"] for entry in entries):
+            if name not in known:
+                path = workdir / name / workdirs.TEST
+                known[name] = workdirs.read_predictions(path, info.num_classes)
+        predictions = [known[entry["name"]] for entry in entries]
         results = summarize(config, info, entries, predictions)
         files.write_json(workdir / "results.json", results)
         # Another process may have finished a run meanwhile, and have written first.

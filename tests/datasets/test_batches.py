@@ -415,11 +415,11 @@ import sys
 import numpy as np
 from audiojax import datasets
 from audiojax.datasets import batches
-from audiojax import clips
+from audiojax.clips import ClipPolicy
 
 def growth(recordings):
     # Most MB that are added after the first fifth of an epoch.
-    policy, sizes = clips.ClipPolicy("pad", recordings.num_samples), []
+    policy, sizes = ClipPolicy("pad", recordings.num_samples), []
     for batch in batches.train_batches(
         recordings, range(len(recordings)), batch_size=50, policy=policy,
         seed=0, epoch=0,

@@ -1,15 +1,26 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 from audiojax.errors import InputError
 from audiojax.training.checkpoints import Checkpoints
 
 
+class State(struct.PyTreeNode):
+    """Fields of both items of a checkpoint."""
+
+    params: Any
+    step: Any
+    best: Any = None
+
+
 def state(value: float = 0.0):
     params = {"0": jnp.full((3, 2), float(value))}
-    return {"params": params, "step": jnp.asarray(7, jnp.int32)}
+    return State(params, jnp.asarray(7, jnp.int32), {"0": params["0"] + 1})
 
 
 @pytest.fixture
@@ -28,9 +39,10 @@ def restored(folder):
 
 def assert_is(found, value):
     tree, metadata = found
-    np.testing.assert_array_equal(tree["params"]["0"], np.full((3, 2), value))
-    assert int(tree["step"]) == 7
-    assert tree["step"].dtype == jnp.int32
+    np.testing.assert_array_equal(tree.params["0"], np.full((3, 2), value))
+    np.testing.assert_array_equal(tree.best["0"], np.full((3, 2), value + 1))
+    assert int(tree.step) == 7
+    assert tree.step.dtype == jnp.int32
     assert metadata == {"seconds": value / 10}
 
 
@@ -94,9 +106,9 @@ def test_nothing_to_restore_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        ({"params": {"0": jnp.zeros((3, 4))}, "step": jnp.zeros((), jnp.int32)}, "0"),
-        ({"params": {"0": jnp.zeros((3, 2))}, "step": jnp.zeros(())}, "step"),
-        ({"params": {"1": jnp.zeros((3, 2))}, "step": jnp.zeros((), jnp.int32)}, "0"),
+        ({"params": {"0": jnp.zeros((3, 4))}}, "0"),
+        ({"step": jnp.zeros(())}, "step"),
+        ({"params": {"1": jnp.zeros((3, 2))}}, "0"),
     ],
 )
 def test_another_models_checkpoint_is_refused(saved, other, named):
@@ -104,4 +116,4 @@ def test_another_models_checkpoint_is_refused(saved, other, named):
         Checkpoints(saved) as checkpoints,
         pytest.raises(InputError, match=f"holds another model.*{named}"),
     ):
-        checkpoints.restore(jax.eval_shape(lambda: other))
+        checkpoints.restore(jax.eval_shape(lambda: state().replace(**other)))

@@ -1,0 +1,271 @@
+"""What a sweep left in its folder: the one reader of it, which changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from audiojax import checkpoint, classifier, files
+from audiojax.classifier import Classifier, Variables
+from audiojax.config import Config
+from audiojax.errors import InputError, listed
+from audiojax.task import TASKS, Task
+
+CONFIG, RESULTS = "config.json", "results.json"
+# In the folder of each run.
+RESULT, CHECKPOINTS = "result.json", "checkpoints"
+TEST, VALIDATION = "predictions.npz", "validation.npz"
+
+# What NumPy raises at an .npz with one bit flipped, or cut off anywhere.
+UNREADABLE = (
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
+
+named = functools.partial(listed, between=", ")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training: the fold that is tested on, and the seed of all that is random."""
+
+    fold: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        return f"fold{self.fold}-seed{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a run, or an average of runs, says of some clips.
+
+    Attributes:
+        filename: [N], each clip once.
+        label: [N] class numbers, or [N, classes] of 0 and 1.
+        logits: [N, classes].
+    """
+
+    filename: np.ndarray
+    label: np.ndarray
+    logits: np.ndarray
+
+
+class Workdir:
+    """A folder that a sweep filled, or is filling; here or in a bucket.
+
+    Attributes:
+        path: the folder.
+        config: the sweep's whole config, as JSON holds it.
+        classes: names, in the order of the logits.
+        task: what labels mean.
+        runs: the finished runs, by fold and seed.
+        unfinished: the runs that the config asks for and that are not among them.
+    """
+
+    def __init__(self, path: epath.PathLike):
+        """Reads `results.json`.
+
+        Raises:
+            InputError: if there is none, or it is not what a sweep writes.
+        """
+        self.path = epath.Path(path)
+        try:
+            results = files.read_json(self.path / RESULTS)
+            self.config: dict[str, Any] = results["config"]
+            self.classes: tuple[str, ...] = tuple(results["classes"])
+            # Before it was written, the metric told the task.
+            multi = results.get("metric") == "mAP"
+            default = "multi_label" if multi else "single_label"
+            self.task: Task = TASKS[results.get("task", default)]
+            self.runs = sorted(
+                (Run(run["fold"], run["seed"]) for run in results["runs"]),
+                key=dataclasses.astuple,
+            )
+            sweep = self.config["sweep"]
+            planned = itertools.product(sweep["folds"], sweep["seeds"])
+            done = set(self.runs)
+            self.unfinished = [
+                run for pair in planned if (run := Run(*pair)) not in done
+            ]
+            self.model: str = self.config["model"]["name"]
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(
+                f"{self.path}: no {RESULTS}, so this is not a workdir with a finished "
+                "run; give the folder that was --workdir in training"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self.path / RESULTS}: not what a sweep writes ({error!r}); type its "
+                "training command again, which writes it anew, or give another workdir"
+            ) from None
+
+    @property
+    def folds(self) -> list[int]:
+        """The folds that have a finished run, in order."""
+        return sorted({run.fold for run in self.runs})
+
+    def of_fold(self, fold: int) -> list[Run]:
+        """The finished runs of a fold, by seed."""
+        return [run for run in self.runs if run.fold == fold]
+
+    def file(self, run: Run, name: str) -> epath.Path:
+        """The path of a file of a run."""
+        return self.path / run.name / name
+
+    @property
+    def classifier(self) -> Classifier:
+        """The classifier that the runs are of.
+
+        Raises:
+            InputError: if this version can't build it.
+        """
+        return classifier.create(as_config(self.config), self.classes, self.task)
+
+    def variables(self, run: Run, which: str = "last") -> Variables:
+        """What `Classifier.logits` takes, as NumPy arrays.
+
+        A damaged newest checkpoint is named, and the one before it is read.
+
+        Args:
+            run: a finished one.
+            which: "last" for the end of the training, "best" for its best epoch.
+
+        Raises:
+            InputError: if there is no whole checkpoint, or no best epoch was picked.
+        """
+        model = checkpoint.read_model(checkpoint.newest(self.file(run, CHECKPOINTS)))
+        best = model.pop("best")
+        if which != "best":
+            return model
+        if best is None:
+            raise InputError(
+                f"{self.path}: no best epoch was picked; train with "
+                "config.sweep.validation set, or take the last epoch"
+            )
+        return best
+
+    def predictions(self, run: Run, name: str = TEST) -> Predictions:
+        """A run's predictions of its test clips, or of its validation clips.
+
+        Raises:
+            InputError: if the file is damaged, or is not such a file.
+        """
+        return read_predictions(self.file(run, name), len(self.classes))
+
+
+def as_config(plain: Mapping[str, Any]) -> Config:
+    """The config of a workdir as config files give it: tuples instead of lists."""
+    fields = {
+        name: as_config(value)
+        if isinstance(value, Mapping)
+        else tuple(value)
+        if isinstance(value, list)
+        else value
+        for name, value in plain.items()
+    }
+    return ConfigDict(fields)
+
+
+def read_predictions(path: epath.Path, num_classes: int) -> Predictions:
+    """Reads predictions of some clips.
+
+    Args:
+        path: an `.npz` of `logits` [N, classes], `label` [N] and `filename` [N].
+        num_classes: how many classes there must be.
+
+    Raises:
+        InputError: if it is damaged, or is not such a file.
+    """
+    try:
+        arrays = files.read_arrays(path)
+        found = Predictions(**{n: arrays[n] for n in ("filename", "label", "logits")})
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path}: damaged ({error!r}); copy it again, or train its run again"
+        ) from None
+    logits, label, filename = found.logits, found.label, found.filename
+    shape = (len(filename), num_classes)
+    if logits.shape != shape or len(label) != len(filename) or not len(filename):
+        raise InputError(
+            f"{path}: damaged: logits {logits.shape} and {len(label)} labels where "
+            f"{shape} and {len(filename)} were expected; train its run again"
+        )
+    if not np.isfinite(logits).all():
+        raise InputError(
+            f"{path}: logits that are not finite, the training diverged; train its "
+            "run again with a lower config.optimizer.learning_rate"
+        )
+    clips, counts = np.unique(filename, return_counts=True)
+    if (counts > 1).any():
+        raise InputError(
+            f"{path}: clips that are there twice: {named(clips[counts > 1])}; train "
+            "its run again"
+        )
+    return found
+
+
+def aligned(
+    ours: Predictions, source: object, theirs: Predictions, first: object
+) -> np.ndarray:
+    """A run's logits in another run's order of clips.
+
+    Rows are joined by the clips' names, never by their places.
+
+    Args:
+        ours: predictions of the run.
+        source: where they were read, for messages.
+        theirs: predictions of the run whose order is taken.
+        first: where those were read.
+
+    Returns:
+        Logits [N, classes].
+
+    Raises:
+        InputError: if the clips or their labels are not the same; those that differ
+            are named.
+    """
+    row = {str(name): i for i, name in enumerate(ours.filename)}
+    order = [str(name) for name in theirs.filename]
+    if what := difference(order, list(row)):
+        raise InputError(
+            f"{source}: other clips than {first}; it {what}; average runs of the same "
+            "data and folds"
+        )
+    rows = [row[name] for name in order]
+    label = ours.label[rows]
+    differ = (label != theirs.label).reshape(len(rows), -1).any(axis=1)
+    if differ.any():
+        others = [
+            f"{order[i]} is {label[i]}, there {theirs.label[i]}"
+            for i in np.flatnonzero(differ)
+        ]
+        raise InputError(
+            f"{source}: other labels than {first}; {named(others)}; average runs of "
+            "the same data"
+        )
+    return ours.logits[rows]
+
+
+def difference(there: Sequence[str], here: Sequence[str]) -> str:
+    """What names are missing and which came, as a phrase; empty for the same."""
+    missing = [name for name in there if name not in set(here)]
+    extra = [name for name in here if name not in set(there)]
+    parts = [f"lacks {named(missing)}"] * bool(missing)
+    parts += [f"adds {named(extra)}"] * bool(extra)
+    return " and ".join(parts)
