@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from audiojax.errors import InputError
+
+# (keys [B], rows [B, …], targets float32 [B, classes]) -> rows, targets. A key decides
+# all that is random about its row; devices that share a batch each see their rows.
+Change = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What a training step does to its batch, with the targets that go with it.
+
+    Attributes:
+        waveforms: changes audio [B, T], before the log-mel; None for not at all.
+        images: changes images [B, mel, frames, C], after it; None for not at all.
+    """
+
+    waveforms: Change | None = None
+    images: Change | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +54,15 @@ class Augment:
                 raise InputError(
                     f"config.augment.{name} is {share}; expected a share from 0 to 1"
                 )
+
+
+def changes(settings: Augment) -> Changes:
+    """What the settings ask of a training step."""
+
+    def change(keys: jax.Array, image: jax.Array, targets: jax.Array):
+        return images(keys, image, settings), targets
+
+    return Changes(images=change)
 
 
 def images(keys: jax.Array, image: jax.Array, settings: Augment) -> jax.Array:

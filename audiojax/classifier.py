@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from audiojax import features, models, pretrained
 from audiojax.clips import ClipPolicy
@@ -39,6 +40,9 @@ class Classifier:
             `log_mel.sample_rate`.
         weights: name or path of the pretrained weights, None for random ones.
         task: what labels mean.
+        new_stages: stages that are drawn at random though weights are loaded; the
+            head always is.
+        keep_batch_norm: whether BatchNorm in `new_stages` is as pretrained.
     """
 
     network: Network
@@ -47,6 +51,8 @@ class Classifier:
     clip_policy: ClipPolicy
     weights: str | None
     task: Task
+    new_stages: tuple[str, ...] = ()
+    keep_batch_norm: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -78,15 +84,23 @@ class Classifier:
         image = jnp.zeros((1, *self.image_shape))
         variables = jax.jit(lambda key: self.network.init(key, image, train=False))(key)
         if self.weights is not None:
-            variables = pretrained.load(
-                self.weights, variables, new=(self.network.head,)
-            )
+            new = (self.network.head, *self._new_paths(variables["params"]))
+            variables = pretrained.load(self.weights, variables, new=new)
         channels = self.image_shape[-1]
         return {
             "params": variables["params"],
             "batch_stats": variables["batch_stats"],
             "input": {"mean": jnp.zeros(channels), "std": jnp.ones(channels)},
         }
+
+    def _new_paths(self, params: Variables) -> list[str]:
+        """Published paths of what is not loaded beside the head."""
+        if not self.keep_batch_norm:
+            paths = models.stage_paths(self.network)
+            return [path for name in self.new_stages for path in paths[name]]
+        params, _ = models.split_params(self.network, params, self.new_stages)
+        leaves = traverse_util.flatten_dict(params)
+        return [".".join(path[:-1]) for path in leaves if path[-1] == "kernel"]
 
     def logits(
         self,
@@ -134,7 +148,7 @@ def create(
         The classifier.
 
     Raises:
-        InputError: for an unknown model or compute type, or impossible dropout,
+        InputError: for an unknown model, stage or compute type, or impossible dropout,
             features or lengths.
     """
     if config.model.dtype not in DTYPES:
@@ -152,16 +166,20 @@ def create(
     if weights == "imagenet":
         weights = config.model.name
     options = {} if weights is None else pretrained.options(weights)
+    built = models.create(
+        config.model.name,
+        num_classes=len(classes),
+        dropout=config.model.dropout,
+        dtype=DTYPES[config.model.dtype],
+        batch_norm_momentum=config.model.batch_norm_momentum,
+        **options,
+        **network,
+    )
+    frozen, new = frozen_stages(config, built), config.model.reinitialize
+    if not config.model.update_batch_norm:
+        built = built.clone(fixed_batch_norm=frozen)
     return Classifier(
-        network=models.create(
-            config.model.name,
-            num_classes=len(classes),
-            dropout=config.model.dropout,
-            dtype=DTYPES[config.model.dtype],
-            batch_norm_momentum=config.model.batch_norm_momentum,
-            **options,
-            **network,
-        ),
+        network=built,
         log_mel=log_mel,
         classes=classes,
         clip_policy=ClipPolicy(
@@ -171,4 +189,24 @@ def create(
         ),
         weights=weights,
         task=task,
+        new_stages=() if new is None else models.stages_from(built, new),
+        keep_batch_norm=config.model.keep_batch_norm,
     )
+
+
+def frozen_stages(config: Config, network: Network) -> tuple[str, ...]:
+    """The stages whose parameters do not train: up to `config.model.freeze`.
+
+    Raises:
+        InputError: if there is no stage of that name, or nothing is left to train.
+    """
+    last, stages = config.model.freeze, tuple(models.stage_paths(network))
+    if last is None:
+        return ()
+    trained = models.stages_from(network, last)[1:]
+    if not trained:
+        raise InputError(
+            f"config.model.freeze is {last!r}, which leaves nothing to train; choose "
+            f"one of {', '.join(stages[:-1])}"
+        )
+    return stages[: -len(trained)]

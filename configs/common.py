@@ -72,6 +72,17 @@ def get_config() -> Config:
     config.model.dropout = 0.0
     config.model.dtype = "float32"
     config.model.batch_norm_momentum = 0.9
+    # The last stage whose parameters stay as they are, and all before it with it, such
+    # as "layer2"; a wrong name lists the network's. None: all of them train.
+    config.model.freeze = config_dict.placeholder(str)
+    # BatchNorm of frozen stages normalizes by its running statistics, which stay; or,
+    # with True, by the batch, and they go on updating.
+    config.model.update_batch_norm = False
+    # The first stage that is drawn at random though the weights are pretrained, and
+    # all after it with it. None: only the head is new.
+    config.model.reinitialize = config_dict.placeholder(str)
+    # In those stages BatchNorm is new too; with True it is as pretrained.
+    config.model.keep_batch_norm = False
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"

@@ -12,10 +12,24 @@ from audiojax.errors import InputError
 from audiojax.models.densenet import DenseNet
 from audiojax.models.efficientnet import EfficientNetLite
 from audiojax.models.inception import InceptionV3
-from audiojax.models.network import Network, stage_paths
+from audiojax.models.network import (
+    Network,
+    merge_params,
+    split_params,
+    stage_paths,
+    stages_from,
+)
 from audiojax.models.resnet import BasicBlock, Bottleneck, ResNet
 
-__all__ = ["MODELS", "Network", "create", "stage_paths"]
+__all__ = [
+    "MODELS",
+    "Network",
+    "create",
+    "merge_params",
+    "split_params",
+    "stage_paths",
+    "stages_from",
+]
 
 MODELS: dict[str, Callable[..., Network]] = {
     "resnet18": partial(ResNet, block=BasicBlock, depths=(2, 2, 2, 2)),

@@ -1,12 +1,13 @@
 """What the families have in common: named stages, pooling and the head."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from jax.typing import DTypeLike
 
 from audiojax.errors import InputError
@@ -37,6 +38,8 @@ class Network(nn.Module):
             averaged over it.
         cut: name of the last stage to keep; None keeps all. The head then works on
             the channels of that stage.
+        fixed_batch_norm: names of the stages whose BatchNorm normalizes by the running
+            statistics in training too, and leaves them as they are.
     """
 
     num_classes: int
@@ -45,6 +48,7 @@ class Network(nn.Module):
     batch_norm_momentum: float = 0.9
     axis_name: str | None = None
     cut: str | None = None
+    fixed_batch_norm: tuple[str, ...] = ()
 
     head: ClassVar[str]
     epsilon: ClassVar[float] = 1e-5
@@ -86,13 +90,14 @@ class Network(nn.Module):
         conv = partial(Conv, dtype=self.dtype, init=type(self).init_conv)
         norm = partial(
             BatchNorm,
-            train=train,
             epsilon=self.epsilon,
             momentum=self.batch_norm_momentum,
             axis_name=self.axis_name,
             dtype=self.dtype,
         )
-        stages = _kept_stages(self, conv, norm)
+        stages = _kept_stages(self, conv, partial(norm, train=train))
+        fixed = _kept_stages(self, conv, partial(norm, train=False))
+        stages |= {name: fixed[name] for name in self.fixed_batch_norm}
         first = 0 if after is None else _position(stages, after) + 1
         last = len(stages) - 1 if until is None else _position(stages, until)
         groups: dict[str, _Group] = {}
@@ -148,6 +153,46 @@ def _position(stages: Mapping[str, Any], name: str) -> int:
             f"the network has no stage {name!r}; its stages are: {', '.join(stages)}"
         )
     return list(stages).index(name)
+
+
+def stages_from(network: Network, name: str) -> tuple[str, ...]:
+    """The names of a stage and of all that follow it, to the head.
+
+    Raises:
+        InputError: there is no stage of that name.
+    """
+    stages = stage_paths(network)
+    return tuple(stages)[_position(stages, name) :]
+
+
+def split_params(
+    network: Network, params: Mapping[str, Any], stages: Collection[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters, or batch statistics, of some stages, and those of the others.
+
+    Args:
+        network: whose they are.
+        params: nested by the parts of their paths.
+        stages: names of stages, as in `stage_paths`.
+
+    Returns:
+        Two trees that hold each leaf once; `merge_params` makes them one again.
+    """
+    paths = stage_paths(network)
+    beginnings = [tuple(p.split(".")) for name in stages for p in paths[name]]
+    chosen, others = {}, {}
+    for path, leaf in traverse_util.flatten_dict(params).items():
+        inside = any(path[: len(start)] == start for start in beginnings)
+        (chosen if inside else others)[path] = leaf
+    return traverse_util.unflatten_dict(chosen), traverse_util.unflatten_dict(others)
+
+
+def merge_params(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts of a tree, as `split_params` gives them, as one."""
+    flat = [traverse_util.flatten_dict(part) for part in parts]
+    return traverse_util.unflatten_dict(
+        {k: v for part in flat for k, v in part.items()}
+    )
 
 
 def stage_paths(network: Network) -> dict[str, tuple[str, ...]]:

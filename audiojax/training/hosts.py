@@ -33,7 +33,7 @@ class Hosts:
         """Whether this is the process that reads and writes."""
         return self.index == 0
 
-    def tell(self, decide: Callable[[], Any]) -> Any:
+    def broadcast(self, decide: Callable[[], Any]) -> Any:
         """What `decide` gives in the first process, in every process.
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,8 +12,8 @@ import optax
 from flax import struct
 from jax import lax
 
-from audiojax import augment as augmentation
-from audiojax.augment import Augment
+from audiojax import models
+from audiojax.augment import Changes
 from audiojax.classifier import Classifier, Variables
 from audiojax.models.layers import row_keys
 
@@ -31,7 +31,7 @@ class TrainState(struct.PyTreeNode):
         params: the network's parameters.
         batch_stats: BatchNorm's running statistics.
         input: mean and standard deviation [C] of the training clips' images.
-        opt_state: the optimizer's state.
+        opt_state: the optimizer's state, of the parameters that train.
         best: a copy of `variables` as they were after the best epoch, None where no
             epoch is picked.
         skipped: number of updates left out because a value was not finite.
@@ -61,6 +61,7 @@ def create_state(
     variables: Variables,
     optimizer: optax.GradientTransformation,
     *,
+    trained: Any = None,
     pick_best: bool = False,
 ) -> TrainState:
     """The state before the first step.
@@ -68,6 +69,8 @@ def create_state(
     Args:
         variables: the classifier's.
         optimizer: whose state it holds.
+        trained: the part of the parameters that trains, as `models.split_params` gives
+            it; None for all.
         pick_best: whether it has room for the variables of the best epoch.
     """
 
@@ -80,7 +83,7 @@ def create_state(
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         input=variables["input"],
-        opt_state=optimizer.init(variables["params"]),
+        opt_state=optimizer.init(variables["params"] if trained is None else trained),
         skipped=zero(),
         skipped_in_a_row=zero(),
         best=jax.tree.map(jnp.copy, variables) if pick_best else None,
@@ -107,7 +110,8 @@ def make_train_step(
     classifier: Classifier,
     optimizer: optax.GradientTransformation,
     axis_name: str | None = None,
-    augment: Augment | None = None,
+    augment: Changes | None = None,
+    trainable: Collection[str] | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """The training step as a pure function of state, batch and key.
 
@@ -120,7 +124,10 @@ def make_train_step(
             `axis_name` if several devices share a batch.
         optimizer: what turns gradients into updates.
         axis_name: the mapped axis to sum over, None on one device.
-        augment: how images are changed, None for not at all.
+        augment: what changes waveforms, images and targets, None for nothing. Batches
+            that hold images have no waveforms to change.
+        trainable: names of the stages whose parameters train, None for all. There are
+            no gradients of the others, and `create_state` must be given the same part.
 
     Returns:
         `train_step(state, batch, key) -> state, metrics`. The batch holds `image`
@@ -134,17 +141,32 @@ def make_train_step(
     def total(value):
         return value if axis_name is None else lax.psum(value, axis_name)
 
+    changes = augment or Changes()
+    network = classifier.network
+    stages = models.stage_paths(network) if trainable is None else trainable
+
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
-        dropout_key, augment_key = jax.random.split(jax.random.fold_in(key, state.step))
-        image, mask = classifier.batch_image(batch), batch["mask"]
+        step_key = jax.random.fold_in(key, state.step)
+        # These two are its streams 0 and 1; the waveforms' is another.
+        dropout_key, image_key = jax.random.split(step_key)
+        waveform_key = jax.random.fold_in(step_key, 2)
+        mask = batch["mask"]
         targets = classifier.task.targets(batch["label"], len(classifier.classes))
         weight = mask * batch["weight"] if "weight" in batch else mask
-        if augment is not None:
-            keys = row_keys(augment_key, len(image), axis_name)
-            image = augmentation.images(keys, image, augment)
+        if changes.waveforms is not None:
+            keys = row_keys(waveform_key, len(mask), axis_name)
+            audio, targets = changes.waveforms(keys, batch["audio"], targets)
+            batch = {**batch, "audio": audio}
+        image = classifier.batch_image(batch)
+        if changes.images is not None:
+            keys = row_keys(image_key, len(mask), axis_name)
+            image, targets = changes.images(keys, image, targets)
         count, total_weight = total((mask.sum(), weight.sum()))
 
-        def loss(params):
+        trained, frozen = models.split_params(network, state.params, stages)
+
+        def loss(trained):
+            params = models.merge_params(trained, frozen)
             logits, batch_stats = classifier.logits(
                 {**state.variables, "params": params},
                 image,
@@ -157,19 +179,18 @@ def make_train_step(
             sums = jnp.sum(losses * mask), jnp.sum(correct * mask)
             return weighted, (batch_stats, *sums)
 
-        grads, (batch_stats, loss_sum, correct) = jax.grad(loss, has_aux=True)(
-            state.params
-        )
+        grads, (batch_stats, loss_sum, correct) = jax.grad(loss, has_aux=True)(trained)
         grads, loss_sum, correct = total((grads, loss_sum, correct))
         finite = jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(loss_sum)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
 
         def if_finite(new, old):
             return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
+        trained = if_finite(optax.apply_updates(trained, updates), trained)
         state = state.replace(
             step=state.step + 1,
-            params=if_finite(optax.apply_updates(state.params, updates), state.params),
+            params=models.merge_params(trained, frozen),
             batch_stats=if_finite(batch_stats, state.batch_stats),
             opt_state=if_finite(opt_state, state.opt_state),
             skipped=state.skipped + ~finite,
@@ -260,74 +281,3 @@ def shard(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.nda
 def stack(trees: Sequence[Any]) -> Any:
     """Trees of the same kind as one, with a leading axis for which of them."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-class DataParallel:
-    """One run at a time, over all devices of all processes that share it.
-
-    Attributes:
-        devices: those of this process that take part.
-        axis_name: the axis that shares a batch.
-    """
-
-    axis_name = AXIS
-
-    def __init__(self, devices: Sequence[Any], everywhere: bool = False):
-        """Compiles nothing yet.
-
-        Args:
-            devices: those of this process.
-            everywhere: whether all devices of all processes take part.
-        """
-        self.devices = list(devices)
-        self._mapped = None if everywhere else self.devices
-
-    def compiled(self, step: Callable) -> Callable[..., Any]:
-        """The training step for what the methods below give."""
-        return data_parallel(step, self._mapped)
-
-    def join(self, trees: Sequence[Any]) -> Any:
-        """States, or keys, of the runs that train side by side: here of one."""
-        (tree,) = trees
-        return tree
-
-    def part(self, tree: Any, i: int) -> Any:
-        """Of joined states or metrics those of run `i`: here of the only one."""
-        del i
-        return tree
-
-    def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-        """The next batch of every run: here of one, a share for each device."""
-        (batch,) = batches
-        return shard(batch, len(self.devices))
-
-
-class SeedParallel:
-    """As many runs side by side as there are devices, which never speak.
-
-    Attributes and methods are those of `DataParallel`.
-    """
-
-    axis_name = None
-
-    def __init__(self, devices: Sequence[Any]):
-        self.devices = list(devices)
-
-    def compiled(self, step: Callable) -> Callable[..., Any]:
-        """The training step for what the methods below give."""
-        return seed_parallel(step, self.devices)
-
-    def join(self, trees: Sequence[Any]) -> Any:
-        """States, or keys, with a leading axis of runs."""
-        return stack(trees)
-
-    def part(self, tree: Any, i: int) -> Any:
-        """Of joined states or metrics those of run `i`, read from its device."""
-        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(i))[0], tree)
-
-    def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-        """The next batch of every run, one a device."""
-        return {name: np.stack([b[name] for b in batches]) for name in batches[0]}
-
-
-Spread = DataParallel | SeedParallel

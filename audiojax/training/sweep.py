@@ -18,8 +18,8 @@ from audiojax.datasets import checks
 from audiojax.errors import InputError
 from audiojax.training import hosts, results
 from audiojax.training.hosts import Hosts
-from audiojax.training.loop import Diverged
-from audiojax.training.trainer import Run, Trainer, choose_parallel, open_data
+from audiojax.training.runs import Diverged, Run
+from audiojax.training.trainer import Trainer, choose_parallel, open_data
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def train(
     for ends in _ends(config, recordings, workdir, runs, wait):
         diverged += [end for end in ends if isinstance(end, Diverged)]
     if diverged:
-        raise InputError("; ".join(map(str, diverged)))
+        raise InputError("; ".join(end.message for end in diverged))
     return results.write(config, recordings.info, workdir) if job.first else {}
 
 
@@ -119,7 +119,9 @@ def _ends(
 ) -> Iterator[list[End]]:
     """Trains the runs, as many at once as fit; gives how each ended."""
     job = hosts.everyone()
-    waiting = job.tell(lambda: [i for i, r in enumerate(runs) if not _done(workdir, r)])
+    waiting = job.broadcast(
+        lambda: [i for i, r in enumerate(runs) if not _done(workdir, r)]
+    )
     left = [runs[i] for i in waiting]
     if not left:
         return
@@ -132,7 +134,7 @@ def _ends(
     while True:
         with contextlib.ExitStack() as held:
             decide = functools.partial(_take, trainer, workdir, left, held)
-            taken, busy = team.tell(decide)
+            taken, busy = team.broadcast(decide)
             chosen = [left[i] for i in taken]
             ends = trainer.train(chosen, workdir) if chosen else []
             if team.first:
@@ -178,7 +180,7 @@ def _take(
     taken: list[int] = []
     busy: list[str] = []
     for i, run in enumerate(runs):
-        if len(taken) == trainer.lanes:
+        if len(taken) == trainer.most_runs:
             break
         if _done(workdir, run):
             continue
@@ -192,17 +194,18 @@ def _take(
 
 
 def _in_step(trainer: Trainer, run: Run, other: Run) -> bool:
-    return trainer.steps_per_epoch(run) == trainer.steps_per_epoch(other)
+    steps_per_epoch = trainer.feed.steps_per_epoch
+    return steps_per_epoch(run.fold) == steps_per_epoch(other.fold)
 
 
 def _wait_for(workdir: epath.Path, busy: Sequence[str]) -> None:
     holders = [f"{name} is held by {locks.holder(workdir / name)}" for name in busy]
-    _tell_once("; ".join(holders))
+    _log_once("; ".join(holders))
     time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 @functools.lru_cache(maxsize=1)
-def _tell_once(text: str) -> None:
+def _log_once(text: str) -> None:
     logger.info("waiting: %s", text)
 
 
@@ -216,15 +219,15 @@ def _write_ends(
     """Writes `result.json` of the runs that came to their end, and `results.json`."""
     for run, end in zip(runs, ends, strict=True):
         if isinstance(end, Diverged):
-            logger.error("%s", end)
+            logger.error("%s", end.message)
             continue
         files.write_json(workdir / run.name / "result.json", end)
-        _tell_score(run, end)
+        _log_score(run, end)
     if runs:
         results.write(config, info, workdir)
 
 
-def _tell_score(run: Run, entry: dict[str, Any]) -> None:
+def _log_score(run: Run, entry: dict[str, Any]) -> None:
     name = "mAP" if "mAP" in entry["final"] else "accuracy"
     logger.info("%s: %s %.4f", run.name, name, entry["final"][name])
 
@@ -264,7 +267,7 @@ def evaluate(
         scored, predicted = trainer.evaluate(run, workdir / run.name)
         entry |= scored
         predictions.append(predicted)
-        _tell_score(run, entry)
+        _log_score(run, entry)
     return results.summarize(config, recordings.info, entries, predictions)
 
 

@@ -6,27 +6,35 @@ import contextlib
 import dataclasses
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 
+from audiojax import augment, features, files, models
 from audiojax import classifier as classifiers
-from audiojax import features, files
 from audiojax.augment import Augment
 from audiojax.classifier import Classifier, Variables
 from audiojax.config import Config
-from audiojax.datasets import Info, Recordings, batches, parts
-from audiojax.datasets import balance as balances
-from audiojax.datasets.parts import Split
+from audiojax.datasets import Recordings, batches
 from audiojax.errors import InputError
-from audiojax.training import evaluate, optimizer, steps
+from audiojax.training import optimizer, steps
 from audiojax.training.checkpoints import Checkpoints
+from audiojax.training.evaluate import Evaluator
+from audiojax.training.feed import Data, Feed
 from audiojax.training.hosts import Hosts
-from audiojax.training.loop import Diverged, Lane, Loop, Pace, Program, Run
+from audiojax.training.loop import Loop, LoopSettings
+from audiojax.training.program import (
+    DataParallel,
+    Program,
+    SeedParallel,
+    Spread,
+    batch_devices,
+)
 from audiojax.training.progress import Progress
+from audiojax.training.runs import ActiveRun, Diverged, Run
 from audiojax.training.signals import StopSignals
 
 logger = logging.getLogger(__name__)
@@ -38,25 +46,6 @@ CLIPS_PER_DEVICE = 32
 # process may have 65530: a dozen of a large network would end it.
 MOST_PROGRAMS = 4
 PARALLEL = ("auto", "data_parallel", "seed_parallel")
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """What a run reads.
-
-    Attributes:
-        recordings: all clips, by number.
-        images: [N, mel, frames, C] by clip number in the stage "spectrogram", None in
-            the stage "audio".
-    """
-
-    recordings: Recordings
-    images: np.ndarray | None
-
-    @property
-    def info(self) -> Info:
-        """Names, classes and folds."""
-        return self.recordings.info
 
 
 def recipe(config: Config) -> optimizer.Recipe:
@@ -71,39 +60,18 @@ def choose_parallel(config: Config, num_runs: int) -> str:
         config: `parallel` and `batch_size` are read. "auto" trains runs side by side
             where a device would get fewer than `CLIPS_PER_DEVICE` clips of a batch.
         num_runs: that wait to be trained.
-
-    Raises:
-        InputError: for an unknown choice.
     """
-    if config.parallel not in PARALLEL:
-        raise InputError(
-            f"config.parallel is {config.parallel!r}; choose one of "
-            f"{', '.join(PARALLEL)}"
-        )
     if config.parallel != "auto":
         return config.parallel
     small = config.batch_size < CLIPS_PER_DEVICE * jax.device_count()
     return "seed_parallel" if num_runs > 1 and small else "data_parallel"
 
 
-def batch_devices(batch_size: int, devices: Sequence[Any]) -> list[Any]:
-    """As many of the devices as can share a batch equally."""
-    count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
-    if count < len(devices):
-        logger.warning(
-            "a batch of %d can be shared by %d of the %d devices; the others idle",
-            batch_size,
-            count,
-            len(devices),
-        )
-    return list(devices[:count])
-
-
 def open_data(config: Config, recordings: Recordings) -> Data:
     """The data in the form that `config.data.stage` asks for.
 
     Raises:
-        InputError: for an unknown stage, or recordings at another rate.
+        InputError: for recordings at another rate.
     """
     rate, stage = config.features.sample_rate, config.data.stage
     if recordings.info.sample_rate != rate:
@@ -113,11 +81,6 @@ def open_data(config: Config, recordings: Recordings) -> Data:
         )
     if stage == "audio":
         return Data(recordings, images=None)
-    if stage != "spectrogram":
-        raise InputError(
-            f"config.data.stage is {stage!r}; choose spectrogram (each image is made "
-            "once) or audio (images are made in the training step)"
-        )
     model = classifiers.create(config, recordings.info.classes, recordings.info.task)
     images = batches.image_cache(
         recordings,
@@ -159,15 +122,23 @@ class Trainer:
             config, data.info.classes, data.info.task, axis_name=axis_name
         )
         self._check_batch_size()
-        balances.check(config.data.balance)
-        local = jax.local_devices()
-        self._eval_devices = batch_devices(config.batch_size, local)
-        self._eval_step = steps.data_parallel_eval(
-            steps.make_eval_step(self.classifier), self._eval_devices
+        frozen = classifiers.frozen_stages(config, self.classifier.network)
+        stages = models.stage_paths(self.classifier.network)
+        self._trainable = tuple(name for name in stages if name not in frozen)
+        self.feed = Feed(
+            data,
+            self.classifier.clip_policy,
+            self.hosts,
+            batch_size=config.batch_size,
+            validation=config.sweep.validation,
+            balance=config.data.balance,
+            allow_leaks=config.data.allow_leaks,
+        )
+        self.evaluator = Evaluator(
+            self.classifier, data, self.feed, config.batch_size, self.hosts
         )
         self._programs: dict[tuple[int, int], Program] = {}
         # By fold: what every seed of it shares.
-        self._splits: dict[int, Split] = {}
         self._statistics: dict[int, Variables] = {}
 
     def _check_batch_size(self) -> None:
@@ -179,49 +150,31 @@ class Trainer:
             )
 
     @property
-    def lanes(self) -> int:
+    def most_runs(self) -> int:
         """How many runs can train side by side."""
         if self.parallel == "data_parallel":
             return 1
         return jax.local_device_count()
 
-    def split(self, run: Run) -> Split:
-        """The run's clips.
-
-        Raises:
-            InputError: as `parts.split`.
-        """
-        if run.fold not in self._splits:
-            self._splits[run.fold] = parts.split(
-                self.data.info,
-                run.fold,
-                self.config.sweep.validation,
-                allow_leaks=self.config.data.allow_leaks,
-            )
-        return self._splits[run.fold]
-
-    def steps_per_epoch(self, run: Run) -> int:
-        """Batches of an epoch; runs side by side must have as many."""
-        return batches.num_batches(len(self.split(run).train), self.config.batch_size)
-
-    def program(self, lanes: int, steps_per_epoch: int) -> Program:
-        """What is compiled, once for each number of lanes and of steps."""
-        key = lanes, steps_per_epoch
+    def program(self, num_runs: int, steps_per_epoch: int) -> Program:
+        """What is compiled, once for each number of runs and of steps."""
+        key = num_runs, steps_per_epoch
         if key not in self._programs:
             if len(self._programs) == MOST_PROGRAMS:
                 self._programs.clear()
                 jax.clear_caches()
-            self._programs[key] = self._build(lanes, steps_per_epoch)
+            self._programs[key] = self._build(num_runs, steps_per_epoch)
         return self._programs[key]
 
-    def _build(self, lanes: int, steps_per_epoch: int) -> Program:
-        spread = self._spread(lanes)
+    def _build(self, num_runs: int, steps_per_epoch: int) -> Program:
+        spread = self._spread(num_runs)
         settings, epochs = recipe(self.config), self.config.epochs
         step = steps.make_train_step(
             self.classifier,
             optimizer.create(settings, steps_per_epoch, epochs),
             spread.axis_name,
-            Augment(**self.config.augment),
+            augment.changes(Augment(**self.config.augment)),
+            self._trainable,
         )
         return Program(
             spread=spread,
@@ -231,64 +184,27 @@ class Trainer:
             train_step=spread.compiled(step),
         )
 
-    def _spread(self, lanes: int) -> steps.Spread:
+    def _spread(self, num_runs: int) -> Spread:
         if self.parallel == "seed_parallel":
-            return steps.SeedParallel(jax.local_devices()[:lanes])
+            return SeedParallel(jax.local_devices()[:num_runs])
         if self.hosts.count > 1:
-            return steps.DataParallel(jax.local_devices(), everywhere=True)
+            return DataParallel(jax.local_devices(), everywhere=True)
         devices = batch_devices(self.config.batch_size, jax.local_devices())
-        return steps.DataParallel(devices)
+        return DataParallel(devices)
 
-    def eval_batches(self, indices: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-        """Batches of the clips `indices` in their order."""
-        return batches.eval_batches(
-            self.data.recordings,
-            indices,
-            batch_size=self.config.batch_size,
-            policy=self.classifier.clip_policy,
-            image=self.data.images,
-        )
-
-    def _pace(self) -> Pace:
-        fields = (field.name for field in dataclasses.fields(Pace))
-        return Pace(**{name: self.config[name] for name in fields})
-
-    def _train_batches(
-        self, lane: Lane, epoch: int, start: int
-    ) -> Iterable[dict[str, np.ndarray]]:
-        size = self.config.batch_size // self.hosts.count
-        first = self.hosts.index * size
-        balance, weights = self.config.data.balance, None
-        if balance != "none":
-            weights = self._clip_weights(lane.split.train)
-        stream = batches.train_batches(
-            self.data.recordings,
-            lane.split.train,
-            batch_size=self.config.batch_size,
-            policy=self.classifier.clip_policy,
-            seed=lane.run.seed,
-            epoch=epoch,
-            start=start,
-            rows=slice(first, first + size),
-            image=self.data.images,
-            weights=weights if balance == "sampling" else None,
-        )
-        if balance != "class_weights":
-            return stream
-        of_clip = np.zeros(len(self.data.recordings), np.float32)
-        of_clip[lane.split.train] = weights
-        return ({**batch, "weight": of_clip[batch["index"]]} for batch in stream)
-
-    def _clip_weights(self, indices: np.ndarray) -> np.ndarray:
-        info = self.data.info
-        labels = [info.clips[i].labels for i in indices]
-        return balances.clip_weights(labels, info.num_classes)
+    def _settings(self) -> LoopSettings:
+        fields = (field.name for field in dataclasses.fields(LoopSettings))
+        return LoopSettings(**{name: self.config[name] for name in fields})
 
     def _create_state(self, variables: Variables) -> steps.TrainState:
         # The optimizer's state is of the same form for every length of the schedule.
         updates = optimizer.create(recipe(self.config), 100, self.config.epochs)
         pick_best = self.config.sweep.validation is not None
-        return steps.create_state(variables, updates, pick_best=pick_best)
+        network = self.classifier.network
+        trained, _ = models.split_params(network, variables["params"], self._trainable)
+        return steps.create_state(
+            variables, updates, trained=trained, pick_best=pick_best
+        )
 
     def abstract_state(self) -> steps.TrainState:
         """Shapes and types of the state, without computing or reading anything."""
@@ -299,7 +215,7 @@ class Trainer:
 
     def initial_state(self, run: Run) -> steps.TrainState:
         """The state before the first step."""
-        variables = self.classifier.init(_keys(run)[0])
+        variables = self.classifier.init(run.keys()[0])
         if self.config.model.standardize:
             if run.fold not in self._statistics:
                 self._statistics[run.fold] = self._image_statistics(run)
@@ -310,42 +226,9 @@ class Trainer:
         image = jax.jit(self.classifier.batch_image)
         mean, std = features.image_statistics(
             (np.asarray(image(batch))[batch["mask"] > 0])
-            for batch in self.eval_batches(self.split(run).train)
+            for batch in self.feed.evaluation(self.feed.split(run.fold).train)
         )
         return {"mean": mean, "std": std}
-
-    def predict(
-        self, variables: Variables, indices: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Logits, labels and clip numbers of the clips `indices`."""
-
-        def eval_step(variables, batch):
-            return self._eval_step(
-                variables, steps.shard(batch, len(self._eval_devices))
-            )
-
-        # Processes share the clips, if there are enough for each to get one.
-        shared = self.hosts if len(indices) >= self.hosts.count else Hosts()
-        logits, label, index = (
-            shared.gather(values, len(indices))
-            for values in evaluate.predict(
-                eval_step, variables, self.eval_batches(shared.share(indices))
-            )
-        )
-        return logits, label, index
-
-    def predictions(
-        self, variables: Variables, indices: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """The clips' `logits`, `label` and `filename`."""
-        logits, label, indices = self.predict(variables, indices)
-        names = [self.data.info.clips[i].filename for i in indices]
-        return {"logits": logits, "label": label, "filename": np.array(names)}
-
-    def scores(self, variables: Variables, indices: np.ndarray) -> dict[str, Any]:
-        """Scores of the clips `indices`."""
-        logits, label, _ = self.predict(variables, indices)
-        return self.classifier.task.scores(logits, label)
 
     def evaluate(
         self, run: Run, folder: epath.Path
@@ -357,14 +240,10 @@ class Trainer:
         """
         with Checkpoints(folder / "checkpoints") as checkpoints:
             state, metadata = checkpoints.restore(self.abstract_state())
-        lane_split = self.split(run)
-        predictions = self.predictions(state.variables, lane_split.test)
-        return (
-            self._final_scores(
-                state, Progress(**metadata), lane_split.test, predictions
-            ),
-            predictions,
-        )
+        test = self.feed.split(run.fold).test
+        predictions = self.evaluator.predictions(state.variables, test)
+        scores = self._final_scores(state, Progress(**metadata), test, predictions)
+        return scores, predictions
 
     def _final_scores(
         self,
@@ -376,7 +255,7 @@ class Trainer:
         scores = self.classifier.task.scores
         entry = {"final": scores(predictions["logits"], predictions["label"])}
         if progress.best is not None:
-            entry["best"] = self.scores(state.best, test) | progress.best
+            entry["best"] = self.evaluator.scores(state.best, test) | progress.best
         return entry
 
     def train(
@@ -385,7 +264,7 @@ class Trainer:
         """Trains runs side by side to the end, from their newest checkpoints.
 
         Args:
-            runs: at most `lanes`, with the same number of steps in an epoch.
+            runs: at most `most_runs`, with the same number of steps in an epoch.
             workdir: absolute; each run has a folder of its name in it.
 
         Returns:
@@ -397,17 +276,19 @@ class Trainer:
             Interrupted: after a signal, with all steps so far saved.
         """
         with StopSignals() as signals, contextlib.ExitStack() as opened:
-            lanes = [self._open(run, workdir / run.name, opened) for run in runs]
-            # Lanes go in step; a run whose last checkpoint is an older one than the
+            opened_runs = [self._open(run, workdir / run.name, opened) for run in runs]
+            # They go in step; a run whose last checkpoint is an older one than the
             # others' goes by itself.
-            ordered = sorted(lanes, key=lambda lane: lane.step)
             results: dict[Run, dict[str, Any] | Diverged] = {}
-            for _, together in itertools.groupby(ordered, key=lambda lane: lane.step):
-                for lane, entry in self._fit(list(together), signals):
-                    results[lane.run] = entry
+            ordered = sorted(opened_runs, key=lambda active: active.step)
+            for _, together in itertools.groupby(ordered, lambda active: active.step):
+                for active, end in self._fit(list(together), signals):
+                    results[active.run] = end
         return [results[run] for run in runs]
 
-    def _open(self, run: Run, folder: epath.Path, opened: contextlib.ExitStack) -> Lane:
+    def _open(
+        self, run: Run, folder: epath.Path, opened: contextlib.ExitStack
+    ) -> ActiveRun:
         """The run as it stands: its newest checkpoint, or its beginning."""
         checkpoints = None
         if self.hosts.first:
@@ -415,13 +296,13 @@ class Trainer:
         state, progress = self._beginning(run, checkpoints)
         if int(state.step):
             logger.info("%s goes on at step %d", run.name, int(state.step))
-        key = _keys(run)[1]
-        return Lane(run, folder, self.split(run), key, state, progress, checkpoints)
+        split, key = self.feed.split(run.fold), run.keys()[1]
+        return ActiveRun(run, folder, split, key, state, progress, checkpoints)
 
     def _beginning(
         self, run: Run, checkpoints: Checkpoints | None
     ) -> tuple[steps.TrainState, Progress]:
-        found = self.hosts.tell(lambda: checkpoints and checkpoints.latest_step())
+        found = self.hosts.broadcast(lambda: checkpoints and checkpoints.latest_step())
         if found is None:
             return self.hosts.copy(jax.device_get(self.initial_state(run))), Progress()
         like, metadata = self.abstract_state(), {}
@@ -430,54 +311,53 @@ class Trainer:
             state = jax.device_get(state)
         else:
             state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
-        metadata = self.hosts.tell(lambda: metadata)
+        metadata = self.hosts.broadcast(lambda: metadata)
         return self.hosts.copy(state), Progress(**metadata)
 
     def _fit(
-        self, lanes: list[Lane], signals: StopSignals
-    ) -> list[tuple[Lane, dict[str, Any] | Diverged]]:
-        """Trains lanes of the same step to the end, and scores them."""
-        steps_per_epoch = self.steps_per_epoch(lanes[0].run)
-        program = self.program(len(lanes), steps_per_epoch)
+        self, runs: list[ActiveRun], signals: StopSignals
+    ) -> list[tuple[ActiveRun, dict[str, Any] | Diverged]]:
+        """Trains runs of the same step to the end, and scores them."""
+        steps_per_epoch = self.feed.steps_per_epoch(runs[0].run.fold)
+        program = self.program(len(runs), steps_per_epoch)
         with Loop(
             program,
-            lanes,
-            pace=self._pace(),
+            runs,
+            settings=self._settings(),
             hosts=self.hosts,
             signals=signals,
-            read=self._train_batches,
-            score=self.scores,
+            read=lambda active, epoch, start: self.feed.train(
+                active.run.fold, active.run.seed, epoch, start
+            ),
+            score=self.evaluator.scores,
             task=self.classifier.task,
         ) as loop:
             loop.run()
-        results: list[tuple[Lane, dict[str, Any] | Diverged]] = []
-        for i, lane in enumerate(lanes):
-            state = program.spread.part(loop.state, i)
-            entry = lane.diverged or self._finish(lane, state)
-            results.append((lane, entry))
-        return results
+        return [
+            (
+                active,
+                active.diverged
+                or self._finish(active, program.spread.part(loop.state, i)),
+            )
+            for i, active in enumerate(runs)
+        ]
 
-    def _finish(self, lane: Lane, state: steps.TrainState) -> dict[str, Any]:
+    def _finish(self, active: ActiveRun, state: steps.TrainState) -> dict[str, Any]:
         """Writes the predictions of a run that is done, and gives its entry."""
-        predictions = self.predictions(state.variables, lane.split.test)
+        predictions = self.evaluator.predictions(state.variables, active.split.test)
         written = {"predictions.npz": predictions}
-        if len(lane.split.validation):
-            written["validation.npz"] = self.predictions(
-                state.variables, lane.split.validation
+        if len(active.split.validation):
+            written["validation.npz"] = self.evaluator.predictions(
+                state.variables, active.split.validation
             )
         if self.hosts.first:
             for name, arrays in written.items():
-                files.write_arrays(lane.folder / name, arrays)
+                files.write_arrays(active.folder / name, arrays)
         return {
-            "name": lane.run.name,
-            "fold": lane.run.fold,
-            "seed": lane.run.seed,
+            "name": active.run.name,
+            "fold": active.run.fold,
+            "seed": active.run.seed,
             "steps": int(state.step),
             "skipped_steps": int(state.skipped),
-            "seconds": round(lane.progress.seconds, 1),
-        } | self._final_scores(state, lane.progress, lane.split.test, predictions)
-
-
-def _keys(run: Run) -> jax.Array:
-    """One key decides the head, one the steps; the order has a stream of its own."""
-    return jax.random.split(jax.random.key(run.seed))
+            "seconds": round(active.progress.seconds, 1),
+        } | self._final_scores(state, active.progress, active.split.test, predictions)

@@ -1,0 +1,119 @@
+"""What is compiled, and how runs are laid over devices."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from audiojax.training import steps
+
+logger = logging.getLogger(__name__)
+
+
+def batch_devices(batch_size: int, devices: Sequence[Any]) -> list[Any]:
+    """As many of the devices as can share a batch equally."""
+    count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
+    if count < len(devices):
+        logger.warning(
+            "a batch of %d can be shared by %d of the %d devices; the others idle",
+            batch_size,
+            count,
+            len(devices),
+        )
+    return list(devices[:count])
+
+
+class DataParallel:
+    """One run at a time, over all devices of all processes that share it.
+
+    Attributes:
+        devices: those of this process that take part.
+        axis_name: the axis that shares a batch.
+    """
+
+    axis_name = steps.AXIS
+
+    def __init__(self, devices: Sequence[Any], everywhere: bool = False):
+        """Compiles nothing yet.
+
+        Args:
+            devices: those of this process.
+            everywhere: whether all devices of all processes take part.
+        """
+        self.devices = list(devices)
+        self._mapped = None if everywhere else self.devices
+
+    def compiled(self, step: Callable) -> Callable[..., Any]:
+        """The training step for what the methods below give."""
+        return steps.data_parallel(step, self._mapped)
+
+    def join(self, trees: Sequence[Any]) -> Any:
+        """States, or keys, of the runs that train side by side: here of one."""
+        (tree,) = trees
+        return tree
+
+    def part(self, tree: Any, i: int) -> Any:
+        """Of joined states or metrics those of run `i`: here of the only one."""
+        del i
+        return tree
+
+    def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+        """The next batch of every run: here of one, a share for each device."""
+        (batch,) = batches
+        return steps.shard(batch, len(self.devices))
+
+
+class SeedParallel:
+    """As many runs side by side as there are devices, which never speak.
+
+    Attributes and methods are those of `DataParallel`.
+    """
+
+    axis_name = None
+
+    def __init__(self, devices: Sequence[Any]):
+        self.devices = list(devices)
+
+    def compiled(self, step: Callable) -> Callable[..., Any]:
+        """The training step for what the methods below give."""
+        return steps.seed_parallel(step, self.devices)
+
+    def join(self, trees: Sequence[Any]) -> Any:
+        """States, or keys, with a leading axis of runs."""
+        return steps.stack(trees)
+
+    def part(self, tree: Any, i: int) -> Any:
+        """Of joined states or metrics those of run `i`, read from its device."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(i))[0], tree)
+
+    def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+        """The next batch of every run, one a device."""
+        return {name: np.stack([b[name] for b in batches]) for name in batches[0]}
+
+
+Spread = DataParallel | SeedParallel
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What is compiled for a number of runs side by side and of steps in an epoch.
+
+    Attributes:
+        spread: how the runs are laid over the devices.
+        steps_per_epoch: batches of an epoch.
+        num_steps: batches of the whole training.
+        learning_rate: by step.
+        train_step: states, batches, keys -> states, metrics, joined by `spread`.
+    """
+
+    spread: Spread
+    steps_per_epoch: int
+    num_steps: int
+    learning_rate: optax.Schedule
+    train_step: Any
