@@ -1,0 +1,52 @@
+"""What the benchmarks share: the environment, taking turns, tables."""
+
+import importlib
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import jax
+
+OURS = "audiojax"
+
+
+def environment(*packages: str) -> str:
+    """One line: cores this process may use, load, device, versions."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return (
+        f"{platform.machine()}, {cores} cores, load before the run "
+        f"{os.getloadavg()[0]:.1f}; JAX on {jax.devices()[0].device_kind}; "
+        f"Python {platform.python_version()}, "
+    ) + ", ".join(
+        f"{name} {importlib.import_module(name).__version__}" for name in packages
+    )
+
+
+def take_turns(
+    contenders: dict[str, Callable[[], Any]], repeats: int
+) -> dict[str, float]:
+    """Median seconds of each contender; all run once a round, after one to warm up.
+
+    Args:
+        contenders: name to a function that returns when its work is done.
+        repeats: rounds that are timed.
+    """
+    seconds = {name: [] for name in contenders}
+    for round_ in range(repeats + 1):
+        for name, work in contenders.items():
+            start = time.perf_counter()
+            work()
+            if round_ > 0:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: median(times) for name, times in seconds.items()}
+
+
+def print_rates(rates: dict[str, float], unit: str) -> None:
+    """A Markdown table of rates and how many times faster ours is."""
+    print(f"\n| | {unit} | ours is faster by |\n|---|---|---|")
+    for name, rate in rates.items():
+        print(f"| {name} | {rate:.1f} | {rates[OURS] / rate:.2f} |")
