@@ -3,9 +3,11 @@
 import importlib
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -14,11 +16,25 @@ import jax
 OURS = "audiojax"
 
 
+def processor() -> str:
+    """The processor's name, with its family and model, as many are called alike."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", text, re.M))
+    if len(found) < 3:  # an Arm processor has no such lines
+        return platform.machine()
+    return (
+        f"{found['model name']} (family {found['cpu family']} model {found['model']})"
+    )
+
+
 def environment(*packages: str) -> str:
-    """One line: cores this process may use, load, device, versions."""
+    """One line: processor, cores this process may use, load, device, versions."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     return (
-        f"{platform.machine()}, {cores} cores, load before the run "
+        f"{processor()}, {cores} cores, load before the run "
         f"{os.getloadavg()[0]:.1f}; JAX on {jax.devices()[0].device_kind}; "
         f"Python {platform.python_version()}, "
     ) + ", ".join(

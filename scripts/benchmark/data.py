@@ -13,19 +13,26 @@ from pathlib import Path
 import librosa
 import numpy as np
 
+from audiojax import datasets
+from audiojax.clips import Clipping
+from audiojax.datasets import Settings, batches
 from audiojax.features import PRESETS
 from scripts.benchmark.common import OURS, environment, print_rates, take_turns
 
 
-def data(args: argparse.Namespace) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the subject's command line options."""
+    parser.add_argument("--source_dir", type=Path, required=True, help="ESC-10")
+    parser.add_argument("--data_dir", help="for temporary files")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=5)
+
+
+def run(args: argparse.Namespace) -> None:
     """Preparing ESC-10, opening it again, and batches of both stages; librosa beside.
 
     What librosa decodes is not stored. TensorFlow is imported before the clock starts.
     """
-    from audiojax import datasets
-    from audiojax.clips import Clipping
-    from audiojax.datasets import Settings, batches
-
     importlib.import_module("tensorflow")
     print(environment("tensorflow", "tensorflow_datasets", "librosa"))
     rate = PRESETS["esc50"].sample_rate

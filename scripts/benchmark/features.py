@@ -112,7 +112,15 @@ def torch_log_mel(clips: np.ndarray, settings: LogMel) -> Callable[[], Any]:
     return work
 
 
-def features(args: argparse.Namespace) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the subject's command line options."""
+    parser.add_argument("--clips", type=Path, help="folder with audio; default: noise")
+    parser.add_argument("--preset", choices=PRESETS, default="esc50")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=7)
+
+
+def run(args: argparse.Namespace) -> None:
     """Clips per second of the log-mel: librosa, torch.stft and ours."""
     settings = PRESETS[args.preset]
     clips = read_clips(args.clips, settings, args.batch)

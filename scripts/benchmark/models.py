@@ -195,7 +195,19 @@ def _peak_resident_bytes(work: Callable[[], Any]) -> float:
     return resident("VmHWM") - before
 
 
-def compare_models(args: argparse.Namespace) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the subject's command line options."""
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=models.MODELS,
+        default=["resnet50", "densenet201", "efficientnet_lite0"],
+    )
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=5)
+
+
+def run(args: argparse.Namespace) -> None:
     """Time and memory of training steps and inference: PyTorch's networks and ours."""
     # PyTorch is to find memory on the same GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

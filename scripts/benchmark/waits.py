@@ -17,17 +17,16 @@ from audiojax.clips import Clipping
 from audiojax.datasets import Recordings, batches, from_arrays
 from audiojax.training.loop import STEPS_AHEAD
 
-EPOCH_CLIPS = 1600  # of ESC-50, a fold held out
-
 
 def print_waits(
     recordings: Recordings, args: argparse.Namespace, scratch: Path
 ) -> None:
     """A table: how long a device of a given speed waits for batches of 32."""
-    if args.source is None:
+    if args.source_dir is None:
         rate, random = 44100, np.random.default_rng(0)
-        noise = random.integers(-3000, 3000, (400, 5 * rate), np.int16)
-        recordings = from_arrays(noise, np.arange(400) % 10, rate)
+        count = min(400, args.epoch_clips)
+        noise = random.integers(-3000, 3000, (count, 5 * rate), np.int16)
+        recordings = from_arrays(noise, np.arange(count) % 10, rate)
     shape = (len(recordings), 128, 250, 3)
     file = scratch / "images.npy"
     images = np.lib.format.open_memmap(file, "w+", np.float32, shape)
@@ -38,7 +37,7 @@ def print_waits(
     if importlib.util.find_spec("tensorflow"):
         drivers["tf.data"] = False
     clipping = Clipping("pad", 5 * recordings.info.sample_rate)
-    clips = np.resize(np.arange(len(recordings)), EPOCH_CLIPS)
+    clips = np.resize(np.arange(len(recordings)), args.epoch_clips)
     found: dict[tuple[Any, ...], list[tuple[float, ...]]] = {}
     for round_ in range(args.rounds + 1):
         for stage, driver in itertools.product(image, drivers):
@@ -55,12 +54,13 @@ def print_waits(
                     image=image[stage],
                 )
 
-            shares = waits(read, args.data_epochs, args.step_ms / 1000)
+            steps = batches.num_batches(len(clips), 32)
+            shares = waits(read, args.data_epochs, steps, args.step_ms / 1000)
             if round_ > 0:
                 found.setdefault((stage, driver), []).append(shares)
     print(
-        f"\n{recordings.info.name}, {args.data_epochs} epochs of {EPOCH_CLIPS} clips "
-        f"of 5 s, {recordings.info.sample_rate} Hz, batch 32, a step of "
+        f"\n{recordings.info.name}, {args.data_epochs} epochs of {args.epoch_clips} "
+        f"clips of 5 s, {recordings.info.sample_rate} Hz, batch 32, a step of "
         f"{args.step_ms:g} ms, median of {args.rounds} rounds\n\n"
         "| stage | fetched by | device waits "
         "| of that, for an epoch's first batch | loop waits |\n" + "|---" * 5 + "|"
@@ -71,13 +71,14 @@ def print_waits(
 
 
 def waits(
-    read: Callable[[int], Iterator[Any]], epochs: int, step: float
+    read: Callable[[int], Iterator[Any]], epochs: int, steps: int, step: float
 ) -> tuple[float, float, float]:
     """Trains on a device that only sleeps, as the training loop does.
 
     Args:
         read: epoch -> its batches, which are fetched from then on.
         epochs: how many.
+        steps: of each.
         step: seconds that the device takes for one.
 
     Returns:
@@ -93,7 +94,6 @@ def waits(
         busy.append((start, time.perf_counter()))
 
     asked, pending = 0.0, collections.deque()
-    steps = batches.num_batches(EPOCH_CLIPS, 32)
     with concurrent.futures.ThreadPoolExecutor(1) as device:
         following = read(0)
         for epoch in range(epochs):
