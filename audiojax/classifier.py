@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from audiojax import features, models, pretrained
-from audiojax.clips import Clipping
+from audiojax.clips import ClipPolicy
 from audiojax.config import Config
 from audiojax.errors import InputError
 from audiojax.features import LogMel
 from audiojax.models import Network
+from audiojax.task import Task
 
 Variables = Mapping[str, Any]
 
@@ -34,16 +35,18 @@ class Classifier:
         network: a member of `models.MODELS`, image [B, mel, frames, C] to logits.
         log_mel: how a waveform becomes an image.
         classes: the names of the classes, in the order of the logits.
-        clipping: how clips of any length become rows of waveforms, in samples at
+        clip_policy: how clips of any length become rows of waveforms, in samples at
             `log_mel.sample_rate`.
         weights: name or path of the pretrained weights, None for random ones.
+        task: what labels mean.
     """
 
     network: Network
     log_mel: LogMel
     classes: tuple[str, ...]
-    clipping: Clipping
+    clip_policy: ClipPolicy
     weights: str | None
+    task: Task
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -115,13 +118,16 @@ class Classifier:
         return logits, updated["batch_stats"]
 
 
-def create(config: Config, classes: tuple[str, ...], **network: Any) -> Classifier:
+def create(
+    config: Config, classes: tuple[str, ...], task: Task, **network: Any
+) -> Classifier:
     """The classifier that a config describes.
 
     Args:
         config: the whole config; `model`, `features` and what `data` says of the
             clips' lengths are read.
         classes: the names of the classes.
+        task: what labels mean.
         **network: further fields of the network, such as `axis_name`.
 
     Returns:
@@ -158,10 +164,11 @@ def create(config: Config, classes: tuple[str, ...], **network: Any) -> Classifi
         ),
         log_mel=log_mel,
         classes=classes,
-        clipping=Clipping(
+        clip_policy=ClipPolicy(
             mode=config.data.clip_mode,
             num_samples=int(np.rint(config.data.clip_seconds * log_mel.sample_rate)),
             num_windows=config.data.num_windows,
         ),
         weights=weights,
+        task=task,
     )

@@ -2,7 +2,7 @@
 
 A clip that is longer than a row is cut, or seen through windows; one that is shorter
 is filled up with zeros or with itself, or its image is stretched. What holds in
-training and in evaluation holds in prediction too, so a `Clipping` is part of the
+training and in evaluation holds in prediction too, so a `ClipPolicy` is part of the
 classifier.
 """
 
@@ -18,7 +18,7 @@ MODES = ("pad", "repeat", "crop", "stretch")
 
 
 @dataclasses.dataclass(frozen=True)
-class Clipping:
+class ClipPolicy:
     """How a clip of any length becomes rows of `num_samples`.
 
     Attributes:
@@ -59,7 +59,7 @@ class Clipping:
             )
 
 
-def counts(lengths: np.ndarray, clipping: Clipping) -> np.ndarray:
+def counts(lengths: np.ndarray, policy: ClipPolicy) -> np.ndarray:
     """How many windows of each clip evaluation sees.
 
     As many as it takes to cover the clip, but at most `num_windows`; one of each clip
@@ -67,41 +67,41 @@ def counts(lengths: np.ndarray, clipping: Clipping) -> np.ndarray:
 
     Args:
         lengths: [N] in samples.
-        clipping: how clips become rows.
+        policy: how clips become rows.
 
     Returns:
         int64 [N].
     """
     lengths = np.asarray(lengths, np.int64)
-    if clipping.mode != "crop":
+    if policy.mode != "crop":
         return np.ones_like(lengths)
-    return np.clip(-(-lengths // clipping.num_samples), 1, clipping.num_windows)
+    return np.clip(-(-lengths // policy.num_samples), 1, policy.num_windows)
 
 
-def every(lengths: np.ndarray, clipping: Clipping) -> tuple[np.ndarray, np.ndarray]:
+def every(lengths: np.ndarray, policy: ClipPolicy) -> tuple[np.ndarray, np.ndarray]:
     """All windows of all clips that evaluation sees, those of a clip together.
 
     Args:
         lengths: [N] in samples.
-        clipping: how clips become rows.
+        policy: how clips become rows.
 
     Returns:
         For each of W windows the position of its clip in `lengths`, and its number
         in that clip, from 0: both int64 [W].
     """
-    count = counts(lengths, clipping)
+    count = counts(lengths, policy)
     clip = np.repeat(np.arange(len(count)), count)
-    return clip, np.arange(len(clip)) - first(lengths, clipping)[clip]
+    return clip, np.arange(len(clip)) - first(lengths, policy)[clip]
 
 
-def first(lengths: np.ndarray, clipping: Clipping) -> np.ndarray:
+def first(lengths: np.ndarray, policy: ClipPolicy) -> np.ndarray:
     """Where in `every` the windows of each clip begin: int64 [N]."""
-    count = counts(lengths, clipping)
+    count = counts(lengths, policy)
     return np.cumsum(count) - count
 
 
 def starts(
-    lengths: np.ndarray, clipping: Clipping, number: np.ndarray | int
+    lengths: np.ndarray, policy: ClipPolicy, number: np.ndarray | int
 ) -> np.ndarray:
     """Where windows begin: the first and last at the clip's ends, the others even.
 
@@ -109,86 +109,109 @@ def starts(
 
     Args:
         lengths: [N] of each window's clip, in samples.
-        clipping: how clips become rows.
+        policy: how clips become rows.
         number: [N] or one for all: the window's number in its clip, from 0.
 
     Returns:
         int64 [N], in samples from the clip's start.
     """
-    spare, count = _spare(lengths, clipping), counts(lengths, clipping)
+    spare, count = _spare(lengths, policy), counts(lengths, policy)
     return np.where(count > 1, number * spare // np.maximum(count - 1, 1), spare // 2)
 
 
-def drawn(lengths: np.ndarray, clipping: Clipping, chance: np.ndarray) -> np.ndarray:
+def drawn(lengths: np.ndarray, policy: ClipPolicy, chance: np.ndarray) -> np.ndarray:
     """Where random windows begin, all places alike.
 
     Args:
         lengths: [N] of each window's clip, in samples.
-        clipping: how clips become rows.
+        policy: how clips become rows.
         chance: [N] random numbers from [0, 1).
 
     Returns:
         int64 [N], in samples from the clip's start; 0 in every mode but "crop".
     """
-    return (chance * (_spare(lengths, clipping) + 1)).astype(np.int64)
+    return (chance * (_spare(lengths, policy) + 1)).astype(np.int64)
 
 
-def _spare(lengths: np.ndarray, clipping: Clipping) -> np.ndarray:
+def _spare(lengths: np.ndarray, policy: ClipPolicy) -> np.ndarray:
     """Samples by which each clip's window can move: [N]."""
     lengths = np.asarray(lengths, np.int64)
-    if clipping.mode != "crop":
+    if policy.mode != "crop":
         return np.zeros_like(lengths)
-    return np.maximum(lengths - clipping.num_samples, 0)
+    return np.maximum(lengths - policy.num_samples, 0)
 
 
-def fit(samples: np.ndarray, start: int, clipping: Clipping) -> np.ndarray:
+def fit(samples: np.ndarray, start: int, policy: ClipPolicy) -> np.ndarray:
     """One row: the clip's window from `start`, filled up to full length.
 
     Args:
         samples: [T] of the whole clip.
         start: the first sample of the window.
-        clipping: how clips become rows.
+        policy: how clips become rows.
 
     Returns:
         float32 [num_samples].
     """
-    window = np.asarray(samples, np.float32)[start : start + clipping.num_samples]
-    missing = clipping.num_samples - len(window)
+    window = np.asarray(samples, np.float32)[start : start + policy.num_samples]
+    missing = policy.num_samples - len(window)
     if not missing:
         return window
-    if clipping.mode == "repeat":
-        return np.resize(window, clipping.num_samples)
+    if policy.mode == "repeat":
+        return np.resize(window, policy.num_samples)
     return np.pad(window, (0, missing))
 
 
-def true_lengths(lengths: np.ndarray, clipping: Clipping) -> np.ndarray:
+def true_lengths(lengths: np.ndarray, policy: ClipPolicy) -> np.ndarray:
     """How many samples of a row are the clip's own: int32 [N]."""
-    return np.minimum(lengths, clipping.num_samples).astype(np.int32)
+    return np.minimum(lengths, policy.num_samples).astype(np.int32)
 
 
-def unseen(lengths: np.ndarray, clipping: Clipping, sample_rate: int) -> str | None:
+def unseen(lengths: np.ndarray, policy: ClipPolicy, sample_rate: int) -> str | None:
     """What evaluation does not see of these clips, as a sentence; None if all is seen.
 
     Args:
         lengths: [N] in samples.
-        clipping: how clips become rows.
+        policy: how clips become rows.
         sample_rate: in Hz.
     """
-    seen = counts(lengths, clipping) * clipping.num_samples
+    seen = counts(lengths, policy) * policy.num_samples
     lost = (lengths - seen)[lengths > seen] / sample_rate
     if not len(lost):
         return None
-    row = f"{clipping.num_samples / sample_rate:.3f} s"
+    row = f"{policy.num_samples / sample_rate:.3f} s"
     half, most = f"{np.median(lost):.3f} s", f"{lost.max():.3f} s"
     longer = f"{len(lost)} of {len(lengths)} clips are longer than"
-    if clipping.mode != "crop":
+    if policy.mode != "crop":
         return (
             f"{longer} {row} and are cut at the end: half of them by at most {half}, "
             f"the longest by {most}"
         )
-    enough = -(-int(np.max(lengths)) // clipping.num_samples)
+    enough = -(-int(np.max(lengths)) // policy.num_samples)
     return (
-        f"{longer} {clipping.num_windows} windows of {row}, and evaluation leaves out "
+        f"{longer} {policy.num_windows} windows of {row}, and evaluation leaves out "
         f"what lies between: of half of them at most {half}, of the longest {most}; "
         f"config.data.num_windows={enough} would leave out nothing"
     )
+
+
+def by_clip(
+    logits: np.ndarray, label: np.ndarray, index: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean of each clip's windows.
+
+    Args:
+        logits: [W, classes] of the windows.
+        label: [W] or [W, classes].
+        index: [W] the number of the window's clip.
+
+    Returns:
+        Logits [N, classes] float32, labels and clip numbers [N], each clip once, in
+        the order in which they first stand.
+    """
+    _, first, clip = np.unique(index, return_index=True, return_inverse=True)
+    total = np.zeros((len(first), logits.shape[-1]))
+    np.add.at(total, clip, logits)
+    mean = total / np.bincount(clip)[:, None]
+    order = np.argsort(first)
+    kept = first[order]
+    return mean[order].astype(np.float32), label[kept], index[kept]

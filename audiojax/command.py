@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -14,11 +16,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 
-from audiojax.errors import InputError
-from audiojax.training.signals import Interrupted
+from audiojax.errors import InputError, Interrupted
 
 
 def stop(message: object, status: int = 1) -> NoReturn:
@@ -27,20 +28,48 @@ def stop(message: object, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
-def parse(config: flags.FlagHolder[Any], argv: list[str]) -> list[str]:
-    """Parses the flags; a config that can't be used ends in one sentence."""
+def parse(config: flags.FlagHolder[Any] | None, argv: list[str]) -> list[str]:
+    """Parses the flags; one that can't be used ends the program in one sentence.
+
+    Args:
+        config: the flag of the config file, None for commands without one.
+        argv: of the command.
+
+    Returns:
+        The plain arguments, the program's name first.
+    """
     try:
-        rest = app.parse_flags_with_usage(argv)
-        if config.value is not None:
+        rest = flags.FLAGS(argv)
+        if config is not None and config.value is not None:
             config.value.keys()  # a file that could not be loaded says so only now
         return rest
+    except flags.UnrecognizedFlagError as error:
+        found = difflib.get_close_matches(error.flagname, list(flags.FLAGS), 1)
+        hint = f"did you mean --{found[0]}?" if found else "--help names the flags"
+        stop(f"there is no flag --{error.flagname}; {hint}")
+    except flags.Error as error:
+        stop(f"{_line(error)}; --help names the flags")
     except OSError as error:
         reason = str(error).splitlines()[-1].strip()
         stop(f"can't read the config file: {reason}; the ready ones are in configs/")
     except (AttributeError, KeyError) as error:
-        stop(f"the config has no field {' '.join(str(error.args[0]).split())}")
+        stop(_no_field(str(error.args[0])))
     except (TypeError, ValueError) as error:
-        stop(f"can't use the config: {' '.join(str(error).split())}")
+        stop(f"can't use the config: {_line(error)}")
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _no_field(message: str) -> str:
+    """What ml_collections says of an unknown field, which it quotes twice."""
+    message = message.replace("\\n", " ").replace("\\'", "'")
+    hint = re.search(r'Did you mean "(.+)" instead of "(.+)"', message)
+    if hint is None:
+        field = _line(message).strip('"')
+        return f"the config has no field {field}"
+    return f"the config has no field {hint[2]!r}; did you mean {hint[1]!r}?"
 
 
 def on_terminate(_signum: int, _frame: object) -> None:

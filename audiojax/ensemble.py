@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import itertools
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,26 +25,14 @@ from etils import epath
 from scipy import optimize
 
 from audiojax import command, files
-from audiojax.errors import InputError
-from audiojax.training import evaluate
+from audiojax import task as tasks
+from audiojax.errors import InputError, listed
+from audiojax.task import Average, Task
 
 Predictions = Mapping[str, np.ndarray]
-Average = Callable[[Sequence[np.ndarray], "Sequence[float] | None"], np.ndarray]
 
-# By name, and by whether a clip may have several classes. Each takes members' logits
-# and gives what is scored as logits.
-AVERAGES: dict[tuple[str, bool], Average] = {
-    ("logits", False): evaluate.average,
-    ("logits", True): evaluate.average,
-    ("probabilities", False): evaluate.average_probabilities,
-    ("probabilities", True): functools.partial(
-        evaluate.average_probabilities, multi_label=True
-    ),
-}
-KINDS = ("logits", "probabilities")
 WEIGHTS = ("equal", "validation")
 TEST, VALIDATION = "predictions.npz", "validation.npz"
-MOST_NAMED = 10
 
 # What NumPy raises at an .npz with one bit flipped, or cut off anywhere.
 UNREADABLE = (
@@ -66,6 +54,7 @@ class Workdir:
         path: where it lies, as the user gave it.
         model: the name of its model.
         classes: names, in the order of the logits.
+        task: what its labels mean.
         runs: the names of the finished runs of each fold.
         unfinished: (fold, seed) of the runs that its config asks for and that are not
             among them.
@@ -74,6 +63,7 @@ class Workdir:
     path: str
     model: str
     classes: list[str]
+    task: Task
     runs: dict[int, list[str]]
     unfinished: list[tuple[int, int]]
 
@@ -101,6 +91,9 @@ class Clips:
         return [average(runs, None) for runs in self.logits]
 
 
+named = functools.partial(listed, between=", ")
+
+
 @contextlib.contextmanager
 def collected(problems: list[str]) -> Iterator[None]:
     """Adds an InputError to the problems, so that all are told at once."""
@@ -108,13 +101,6 @@ def collected(problems: list[str]) -> Iterator[None]:
         yield
     except InputError as error:
         problems.append(str(error))
-
-
-def some(names: Iterable[object]) -> str:
-    """The first ten names, and how many more there are."""
-    names = [str(name) for name in names]
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def read_workdir(path: str) -> Workdir:
@@ -133,6 +119,7 @@ def read_workdir(path: str) -> Workdir:
             path=path,
             model=config["model"]["name"],
             classes=results["classes"],
+            task=tasks.TASKS[results["task"]],
             runs={f: [name for (g, _), name in done.items() if g == f] for f in folds},
             unfinished=[run for run in planned if run not in done],
         )
@@ -158,8 +145,8 @@ def check_classes(workdirs: Sequence[Workdir]) -> list[str]:
         missing = [name for name in first.classes if name not in other.classes]
         extra = [name for name in other.classes if name not in first.classes]
         if missing or extra:
-            parts = [f"lacks {some(missing)}"] * bool(missing)
-            parts += [f"adds {some(extra)}"] * bool(extra)
+            parts = [f"lacks {named(missing)}"] * bool(missing)
+            parts += [f"adds {named(extra)}"] * bool(extra)
             problems.append(
                 f"{other.path}: other classes than {first.path}; "
                 f"it {' and '.join(parts)}"
@@ -169,7 +156,7 @@ def check_classes(workdirs: Sequence[Workdir]) -> list[str]:
             differ = [f"{i} is {b}, there {a}" for i, a, b in pairs if a != b]
             problems.append(
                 f"{other.path}: the same classes as {first.path} in another order; "
-                f"class {some(differ)}"
+                f"class {named(differ)}"
             )
     return problems
 
@@ -194,14 +181,14 @@ def choose_folds(
     common = [fold for fold, paths in having.items() if len(paths) == len(workdirs)]
     hint = f"; choose with --folds={','.join(map(str, common))}" if common else ""
     problems = [
-        f"fold {fold}: {'only ' + some(paths) if paths else 'no workdir'} has a "
+        f"fold {fold}: {'only ' + named(paths) if paths else 'no workdir'} has a "
         f"finished run of it{hint}"
         for fold, paths in having.items()
         if fold not in common
     ]
     if not having and workdirs:
         problems.append(
-            f"{some(w.path for w in workdirs)}: no finished run; train first"
+            f"{named(w.path for w in workdirs)}: no finished run; train first"
         )
     for workdir in workdirs:
         unfinished = [
@@ -211,8 +198,8 @@ def choose_folds(
         ]
         if unfinished:
             problems.append(
-                f"{workdir.path}: not finished: {some(unfinished)}; type its training "
-                "command again to go on"
+                f"{workdir.path}: not finished: {named(unfinished)}; type its "
+                "training command again to go on"
             )
     return common, problems
 
@@ -232,7 +219,7 @@ def check_present(
         lacking = [run for run in runs if not workdir.file(run, name).exists()]
         if lacking:
             problems.append(
-                f"{workdir.path}: no {name} in {some(lacking)}; {advice[name]}"
+                f"{workdir.path}: no {name} in {named(lacking)}; {advice[name]}"
             )
     return problems
 
@@ -270,7 +257,7 @@ def read_predictions(path: epath.Path, num_classes: int) -> Predictions:
     names, counts = np.unique(filename, return_counts=True)
     if (counts > 1).any():
         raise InputError(
-            f"{path}: clips that are there twice: {some(names[counts > 1])}; train "
+            f"{path}: clips that are there twice: {named(names[counts > 1])}; train "
             "its run again"
         )
     return arrays
@@ -299,8 +286,8 @@ def aligned(
     missing = [name for name in order if name not in row]
     extra = sorted(row.keys() - set(order))
     if missing or extra:
-        parts = [f"lacks {some(missing)}"] * bool(missing)
-        parts += [f"adds {some(extra)}"] * bool(extra)
+        parts = [f"lacks {named(missing)}"] * bool(missing)
+        parts += [f"adds {named(extra)}"] * bool(extra)
         raise InputError(
             f"{path}: other clips than {first}; it {' and '.join(parts)}; average "
             "runs of the same data and folds"
@@ -308,12 +295,12 @@ def aligned(
     rows = [row[name] for name in order]
     differ = (ours["label"][rows] != theirs["label"]).reshape(len(rows), -1).any(axis=1)
     if differ.any():
-        named = [
+        others = [
             f"{order[i]} is {ours['label'][rows[i]]}, there {theirs['label'][i]}"
             for i in np.flatnonzero(differ)
         ]
         raise InputError(
-            f"{path}: other labels than {first}; {some(named)}; average runs of the "
+            f"{path}: other labels than {first}; {named(others)}; average runs of the "
             "same data"
         )
     return ours["logits"][rows]
@@ -391,7 +378,7 @@ def open_all(
                 problems.append(
                     f"fold {fold}: clips both in {TEST} and {VALIDATION}, so weights "
                     f"would be chosen on what they are tested on: "
-                    f"{some(sorted(shared))}; train again"
+                    f"{named(sorted(shared))}; train again"
                 )
     if problems:
         raise InputError("\n  ".join(["these can't be averaged:", *problems]))
@@ -399,7 +386,7 @@ def open_all(
 
 
 def choose_weights(
-    members: Sequence[np.ndarray], label: np.ndarray, average: Average
+    members: Sequence[np.ndarray], label: np.ndarray, average: Average, task: Task
 ) -> np.ndarray:
     """The weights whose average has the least cross-entropy.
 
@@ -410,7 +397,8 @@ def choose_weights(
         members: logits, one array [N, classes] a member, of the same clips, which are
             clips that the weights may see.
         label: [N].
-        average: one of `AVERAGES`.
+        average: as `Task.average` gives it.
+        task: of the labels.
 
     Returns:
         [members], none below 0, their sum 1.
@@ -418,7 +406,7 @@ def choose_weights(
     count = len(members)
 
     def loss(weights: np.ndarray) -> float:
-        return evaluate.scores(average(members, weights.tolist()), label)["loss"]
+        return task.scores(average(members, weights.tolist()), label)["loss"]
 
     # Equal weights to start from, so that equal members keep them.
     found = optimize.minimize(
@@ -438,19 +426,18 @@ def choose_weights(
 
 
 def score_fold(
-    test: Clips, validation: Clips | None, average: Average
+    test: Clips, validation: Clips | None, task: Task, average: Average
 ) -> dict[str, Any]:
     """The scores of one fold: see `ensemble`."""
     members = test.members(average)
     weights = None
     if validation is not None:
         weights = choose_weights(
-            validation.members(average), validation.label, average
+            validation.members(average), validation.label, average, task
         ).tolist()
 
     def score(logits: np.ndarray) -> float:
-        scored = evaluate.scores(logits, test.label)
-        return scored[evaluate.metric(scored)]
+        return task.scores(logits, test.label)[task.metric]
 
     by_workdir = [
         {
@@ -460,8 +447,8 @@ def score_fold(
         }
         for i, member in enumerate(members)
     ]
-    scores = evaluate.scores(average(members, weights), test.label)
-    best = scores[evaluate.metric(scores)]
+    scores = task.scores(average(members, weights), test.label)
+    best = scores[task.metric]
     single = float(np.mean([workdir["single"] for workdir in by_workdir]))
     return {
         "num_clips": scores["num_clips"],
@@ -476,7 +463,7 @@ def score_fold(
 def over_folds(rows: Sequence[Mapping[str, Any]], more: str) -> dict[str, Any]:
     """Mean and deviation of `single`, `ensemble` and one thing more."""
     return {
-        kind: evaluate.spread([row[kind] for row in rows])
+        kind: tasks.spread([row[kind] for row in rows])
         for kind in ("single", "ensemble", more)
     }
 
@@ -514,8 +501,10 @@ def ensemble(
     workdirs, clips = open_all(paths, folds, names)
     scored = []
     for fold, by_name in clips.items():
-        how = AVERAGES[average, by_name[TEST].label.ndim == 2]
-        scores = score_fold(by_name[TEST], by_name.get(VALIDATION), how)
+        task = workdirs[0].task
+        scores = score_fold(
+            by_name[TEST], by_name.get(VALIDATION), task, task.average(average)
+        )
         for workdir, entry in zip(workdirs, scores["workdirs"], strict=True):
             entry["runs"] = workdir.runs[fold]
         scored.append({"fold": fold, **scores})
@@ -571,7 +560,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 def define_flags() -> None:
     """Defines the flags, only for the command: importing this module brings none."""
-    flags.DEFINE_enum("average", "logits", list(KINDS), "What is averaged.")
+    flags.DEFINE_enum("average", "logits", list(tasks.KINDS), "What is averaged.")
     flags.DEFINE_enum(
         "weights", "equal", WEIGHTS, "Equal, or chosen on the validation clips."
     )

@@ -1,4 +1,6 @@
-"""The one exception for what a user can mend."""
+"""How a command ends early: by what its user can mend, or by a signal."""
+
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -7,3 +9,23 @@ class InputError(ValueError):
     The message says what was found, what was expected and what to do. Commands
     print it as one sentence and exit with status 1; a traceback would say less.
     """
+
+
+class Interrupted(Exception):  # noqa: N818 - a request, not an error
+    """A signal asked the run to stop; what it had done is saved.
+
+    Attributes:
+        signum: the signal's number.
+    """
+
+    def __init__(self, signum: int):
+        super().__init__(signum)
+        self.signum = signum
+
+
+def listed(items: Iterable[object], between: str = "; ", limit: int = 10) -> str:
+    """The first items as one phrase, and how many more there are."""
+    texts = [str(item) for item in items]
+    if len(texts) > limit:
+        texts[limit:] = [f"and {len(texts) - limit} more"]
+    return between.join(texts)

@@ -48,8 +48,10 @@ def show(workdir: str) -> None:
     )
 
 
-def main(_argv: list[str]) -> None:
+def main(argv: list[str]) -> None:
     """Runs one mode."""
+    if argv[1:]:
+        stop(f"unknown argument {argv[1]!r}; values are given as --flag=value")
     if CONFIG.value is None:
         stop("no config given; add --config configs/NAME.py")
     path = config_flags.get_config_filename(flags.FLAGS["config"])

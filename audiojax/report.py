@@ -34,7 +34,7 @@ def write(workdir: epath.PathLike) -> epath.Path:
     label, logits = (
         np.concatenate([p[name] for p in predictions]) for name in ("label", "logits")
     )
-    if label.ndim == 2:
+    if results["task"] == "multi_label":
         path = workdir / "average_precision.png"
         average_precision(label, logits, results["classes"], path)
     else:

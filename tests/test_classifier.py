@@ -3,12 +3,14 @@ import numpy as np
 import pytest
 
 from audiojax import classifier
-from audiojax.clips import Clipping
+from audiojax.clips import ClipPolicy
 from audiojax.datasets import Clip, Info, Recordings, batches
 from audiojax.errors import InputError
 from audiojax.features import log_mel
+from audiojax.task import TASKS
 from tests import tiny
 
+SINGLE = TASKS["single_label"]
 RATE = 8000
 ROW = RATE // 2
 
@@ -39,30 +41,30 @@ def uneven_recordings():
 
 def test_the_config_says_what_becomes_of_lengths(config):
     config.data.clip_mode = "crop"
-    found = classifier.create(config, ("a", "b"))
-    assert found.clipping == Clipping("crop", ROW, 3)
+    found = classifier.create(config, ("a", "b"), SINGLE)
+    assert found.clip_policy == ClipPolicy("crop", ROW, 3)
     assert found.image_shape == (16, 16, 3)
 
 
 def test_an_unknown_way_with_lengths_is_named(config):
     config.data.clip_mode = "wrap"
     with pytest.raises(InputError, match="clip_mode is 'wrap'; choose pad, repeat"):
-        classifier.create(config, ("a", "b"))
+        classifier.create(config, ("a", "b"), SINGLE)
 
 
 def test_an_unknown_compute_type_is_named(config):
     config.model.dtype = "float16"
     with pytest.raises(InputError, match="dtype is 'float16'; choose one of float32"):
-        classifier.create(config, ("a", "b"))
+        classifier.create(config, ("a", "b"), SINGLE)
 
 
 @pytest.mark.parametrize("mode", ["pad", "repeat", "crop", "stretch"])
 def test_cached_images_are_those_of_the_waveforms(config, mode, tmp_path):
     """Both stages see the same in evaluation, whatever a clip's length."""
     config.data.clip_mode = mode
-    parts = classifier.create(config, ("a", "b"))
+    parts = classifier.create(config, ("a", "b"), SINGLE)
     recordings = uneven_recordings()
-    given = {"batch_size": 4, "clipping": parts.clipping}
+    given = {"batch_size": 4, "policy": parts.clip_policy}
     compute = jax.jit(parts.batch_image)
     images = batches.image_cache(
         recordings,
@@ -83,10 +85,10 @@ def test_cached_images_are_those_of_the_waveforms(config, mode, tmp_path):
 
 def test_stretched_images_are_of_the_clips_own_samples(config):
     config.data.clip_mode = "stretch"
-    parts = classifier.create(config, ("a", "b"))
+    parts = classifier.create(config, ("a", "b"), SINGLE)
     recordings = uneven_recordings()
     (batch,) = batches.eval_batches(
-        recordings, range(4), batch_size=4, clipping=parts.clipping
+        recordings, range(4), batch_size=4, policy=parts.clip_policy
     )
     images = jax.jit(parts.batch_image)(batch)
     alone = log_mel(recordings.audio(2)[None], parts.log_mel)

@@ -4,8 +4,7 @@ import signal
 import pytest
 
 from audiojax import command
-from audiojax.errors import InputError
-from audiojax.training.signals import Interrupted
+from audiojax.errors import InputError, Interrupted
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from flax import traverse_util
 
 from audiojax import classifier, models
 from audiojax.datasets import DATASETS
+from audiojax.task import TASKS
 from audiojax.training import trainer as train
 from tests.conftest import REPO_ROOT
 
@@ -70,14 +71,16 @@ def test_a_config_describes_a_classifier_of_its_sounds(name):
         (3, config.sweep.folds, config.data.clip_seconds, config.features.sample_rate),
     )
     assert tuple(config.sweep.folds) == folds
-    model = classifier.create(config, tuple(map(str, range(count))))
+    model = classifier.create(
+        config, tuple(map(str, range(count))), TASKS["single_label"]
+    )
     batch = {
         "audio": jax.ShapeDtypeStruct((2, round(seconds * rate)), jnp.float32),
         "length": jax.ShapeDtypeStruct((2,), jnp.int32),
     }
     if config.data.clip_mode != "stretch":
         del batch["length"]
-    assert batch["audio"].shape[1] == model.clipping.num_samples
+    assert batch["audio"].shape[1] == model.clip_policy.num_samples
     image = jax.eval_shape(model.batch_image, batch)
     assert image.shape == (2, *model.image_shape)
     logits = jax.eval_shape(

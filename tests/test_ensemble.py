@@ -8,10 +8,12 @@ from scipy import optimize, special
 from sklearn import metrics
 
 from audiojax import ensemble, files
+from audiojax import task as tasks
 from audiojax.errors import InputError
-from audiojax.training import evaluate, sweep
+from audiojax.training import sweep
 from tests import tiny
 
+SINGLE = tasks.TASKS["single_label"]
 CLASSES = ["dog", "rain", "siren"]
 
 
@@ -61,7 +63,12 @@ def write_workdir(
         "model": {"name": f"net{number}"},
         "sweep": {"folds": list(folds), "seeds": list(planned or seeds)},
     }
-    results = {"classes": classes, "config": config, "runs": runs}
+    results = {
+        "classes": classes,
+        "task": "single_label",
+        "config": config,
+        "runs": runs,
+    }
     files.write_json(path / "results.json", results)
     return str(path)
 
@@ -222,7 +229,7 @@ def test_equal_members_keep_equal_weights():
     random = np.random.default_rng(0)
     member = random.normal(size=(20, 3))
     label = random.integers(3, size=20)
-    found = ensemble.choose_weights([member] * 3, label, evaluate.average)
+    found = ensemble.choose_weights([member] * 3, label, tasks.average, SINGLE)
     np.testing.assert_allclose(found, 1 / 3, rtol=1e-6)
 
 
@@ -234,7 +241,7 @@ def test_weights_of_five_members_satisfy_the_conditions_of_a_minimum():
     members = [
         random.normal(size=(200, 3)) + skill * truth for skill in (3, 2, 1, 0, -1)
     ]
-    weights = ensemble.choose_weights(members, label, evaluate.average)
+    weights = ensemble.choose_weights(members, label, tasks.average, SINGLE)
     p = special.softmax(np.tensordot(weights, members, 1), axis=1)
     gradient = np.array([np.mean(np.sum((p - truth) * m, axis=1)) for m in members])
     used = weights > 1e-6
@@ -294,7 +301,7 @@ def test_only_the_first_ten_clips_are_named(two):
         logits=lambda logits: logits[:18],
     )
     message = refused(two)
-    assert "and 2 more" in message
+    assert ", and 2 more" in message
     assert message.count("1-test-") == 10
 
 

@@ -62,7 +62,19 @@ def tiny_arguments(tmp_path, *more):
     ("arguments", "sentence"),
     [
         (["--config=configs/no_such.py"], "no_such.py"),
-        (["--config=configs/demo.py", "--config.modle.name=x"], "modle"),
+        (
+            ["--config=configs/demo.py", "--config.modle.name=x"],
+            "the config has no field 'modle'; did you mean 'model'?",
+        ),
+        (
+            ["--config=configs/demo.py", "--wrkdir=x"],
+            "there is no flag --wrkdir; did you mean --workdir?",
+        ),
+        (
+            ["--config=configs/demo.py", "--config.epochs=three"],
+            "flag --config.epochs=three: invalid literal for int()",
+        ),
+        (["--config=configs/demo.py", "three"], "unknown argument 'three'"),
         ([], "no config given"),
         (
             ["--config=configs/demo.py", "--config.model.name=resnet51"],

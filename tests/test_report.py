@@ -38,7 +38,11 @@ def test_all_runs_of_a_workdir_are_counted(tmp_path, monkeypatch):
         files.write_arrays(tmp_path / name / "predictions.npz", arrays)
     files.write_json(
         tmp_path / "results.json",
-        {"classes": ["dog", "rain"], "runs": [{"name": name} for name in runs]},
+        {
+            "task": "single_label",
+            "classes": ["dog", "rain"],
+            "runs": [{"name": name} for name in runs],
+        },
     )
     titles = []
     monkeypatch.setattr(Axes, "set_title", lambda _, text: titles.append(text))

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from audiojax.datasets import checks, splits
-from audiojax.datasets.recordings import Clip, Info, Recordings, listed
+from audiojax.datasets.recordings import Clip, Info, Recordings
 from audiojax.datasets.store.audio import LOUDEST
-from audiojax.errors import InputError
+from audiojax.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
 

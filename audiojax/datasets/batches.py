@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from audiojax import clips as windows
-from audiojax.clips import Clipping
+from audiojax import clips
+from audiojax.clips import ClipPolicy
 from audiojax.datasets.recordings import Info, Recordings
 from audiojax.datasets.store import folders
 from audiojax.errors import InputError
@@ -94,7 +94,7 @@ def train_batches(
     indices: Indices,
     *,
     batch_size: int,
-    clipping: Clipping,
+    policy: ClipPolicy,
     seed: int,
     epoch: int,
     start: int = 0,
@@ -114,7 +114,7 @@ def train_batches(
         recordings: the data set.
         indices: [n] numbers of the clips to train on.
         batch_size: rows of every batch, on all processes together.
-        clipping: how clips become rows; what is cut is told in a warning.
+        policy: how clips become rows; what is cut is told in a warning.
         seed: of the run.
         epoch: from 0.
         start: batches of the epoch to leave out; none of their clips is read.
@@ -143,11 +143,11 @@ def train_batches(
     chance = _random(seed, epoch, _WINDOW).random(len(clip))
     lengths = recordings.lengths[clip]
     if image is None:
-        place = windows.drawn(lengths, clipping, chance)
+        place = clips.drawn(lengths, policy, chance)
     else:
-        number = (chance * windows.counts(lengths, clipping)).astype(np.int64)
-        place = windows.first(recordings.lengths, clipping)[clip] + number
-    return _stream(recordings, clipping, image, clip[row], place[row], mask)
+        number = (chance * clips.counts(lengths, policy)).astype(np.int64)
+        place = clips.first(recordings.lengths, policy)[clip] + number
+    return _stream(recordings, policy, image, clip[row], place[row], mask)
 
 
 def eval_batches(
@@ -155,7 +155,7 @@ def eval_batches(
     indices: Indices,
     *,
     batch_size: int,
-    clipping: Clipping,
+    policy: ClipPolicy,
     rows: slice = slice(None),
     image: Any = None,
 ) -> Iterator[Batch]:
@@ -166,16 +166,16 @@ def eval_batches(
     """
     indices = np.asarray(indices, np.int64)
     lengths = recordings.lengths[indices]
-    position, number = windows.every(lengths, clipping)
+    position, number = clips.every(lengths, policy)
     clip, last = indices[position], len(position) - 1
     row, mask = _rows(
         len(clip), batch_size, lambda row: np.minimum(row, last), rows=rows
     )
     if image is None:
-        place = windows.starts(lengths[position], clipping, number)
+        place = clips.starts(lengths[position], policy, number)
     else:
-        place = windows.first(recordings.lengths, clipping)[clip] + number
-    return _stream(recordings, clipping, image, clip[row], place[row], mask)
+        place = clips.first(recordings.lengths, policy)[clip] + number
+    return _stream(recordings, policy, image, clip[row], place[row], mask)
 
 
 def _rows(
@@ -198,7 +198,7 @@ def _rows(
 
 def _stream(
     recordings: Recordings,
-    clipping: Clipping,
+    policy: ClipPolicy,
     image: Any,
     clip: np.ndarray,
     place: np.ndarray,
@@ -208,15 +208,15 @@ def _stream(
 
     Args:
         recordings: the data set.
-        clipping: how clips become rows.
+        policy: how clips become rows.
         image: all cached images, or None for audio.
         clip: [batches, B] clip numbers.
         place: [batches, B] the window's first sample, or its number among the images.
         mask: [batches, B].
     """
     if image is None:
-        _warn_of_cut_clips(recordings, clipping)
-        content = functools.partial(_audio, recordings, clipping)
+        _warn_of_cut_clips(recordings, policy)
+        content = functools.partial(_audio, recordings, policy)
     else:
         content = functools.partial(_images, image)
     labels = _labels(recordings.info)
@@ -317,15 +317,15 @@ def _close_streams() -> None:
 
 
 def _audio(
-    recordings: Recordings, clipping: Clipping, clip: np.ndarray, start: np.ndarray
+    recordings: Recordings, policy: ClipPolicy, clip: np.ndarray, start: np.ndarray
 ) -> Batch:
     """Waveforms [B, num_samples], and their true lengths if they are needed."""
-    audio = np.empty((len(clip), clipping.num_samples), np.float32)
+    audio = np.empty((len(clip), policy.num_samples), np.float32)
     for row, index, first in zip(audio, clip, start, strict=True):
-        row[:] = windows.fit(recordings.audio(index), first, clipping)
-    if clipping.mode != "stretch":
+        row[:] = clips.fit(recordings.audio(index), first, policy)
+    if policy.mode != "stretch":
         return {"audio": audio}
-    length = windows.true_lengths(recordings.lengths[clip], clipping)
+    length = clips.true_lengths(recordings.lengths[clip], policy)
     return {"audio": audio, "length": length}
 
 
@@ -335,9 +335,9 @@ def _images(image: Any, clip: np.ndarray, place: np.ndarray) -> Batch:
     return {"image": np.asarray(image[place], np.float32)}
 
 
-def _warn_of_cut_clips(recordings: Recordings, clipping: Clipping) -> None:
-    """Says how many clips lose how much, once for a data set and clipping."""
-    unseen = windows.unseen(recordings.lengths, clipping, recordings.info.sample_rate)
+def _warn_of_cut_clips(recordings: Recordings, policy: ClipPolicy) -> None:
+    """Says how many clips lose how much, once for a data set and policy."""
+    unseen = clips.unseen(recordings.lengths, policy, recordings.info.sample_rate)
     if unseen is not None:
         _warn_once(f"{recordings.info.name}: {unseen}")
 
@@ -353,7 +353,7 @@ def image_cache(
     key: str,
     shape: tuple[int, ...],
     compute: Callable[[Batch], Any],
-    clipping: Clipping,
+    policy: ClipPolicy,
     batch_size: int,
     cache_dir: str | None,
 ) -> np.ndarray:
@@ -369,23 +369,23 @@ def image_cache(
         key: names all settings of `compute`.
         shape: of one image: (mel, frames, C).
         compute: a batch as `eval_batches` gives it -> images [batch_size, *shape].
-        clipping: how clips become rows.
+        policy: how clips become rows.
         batch_size: windows computed at once.
         cache_dir: folder of the cache, or None for the default of prepared data.
 
     Returns:
         float32 [W, *shape], read-only: the windows that evaluation sees, in the order
-        of `windows.every`. Clip number n has row n where each has one window.
+        of `clips.every`. Clip number n has row n where each has one window.
 
     Raises:
         InputError: if there is not enough room on the disk.
     """
-    _warn_of_cut_clips(recordings, clipping)
-    settings = dataclasses.asdict(clipping)
+    _warn_of_cut_clips(recordings, policy)
+    settings = dataclasses.asdict(policy)
     content = json.dumps([recordings.fingerprint, key, settings, shape])
     digest = hashlib.sha256(content.encode()).hexdigest()[:32]
     path = folders.data_dir(cache_dir) / f"log_mel-{digest}.npy"
-    shape = (int(windows.counts(recordings.lengths, clipping).sum()), *shape)
+    shape = (int(clips.counts(recordings.lengths, policy).sum()), *shape)
     with folders.locked(path):
         if not path.exists():
             _check_room(path, shape)
@@ -393,7 +393,7 @@ def image_cache(
                 recordings,
                 np.arange(len(recordings)),
                 batch_size=batch_size,
-                clipping=clipping,
+                policy=policy,
             )
             _write_images(path, shape, batches, compute)
     try:

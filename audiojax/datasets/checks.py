@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from audiojax.datasets.recordings import Clip, Info, listed
-from audiojax.errors import InputError
+from audiojax.datasets.recordings import Clip, Info
+from audiojax.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import logging
 import numpy as np
 
 from audiojax.datasets import checks, splits
-from audiojax.datasets.recordings import Info, listed
-from audiojax.errors import InputError
+from audiojax.datasets.recordings import Info
+from audiojax.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
 

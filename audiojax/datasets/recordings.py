@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from audiojax import task as tasks
 from audiojax.errors import InputError
+from audiojax.task import Task
 
 SPLITS = (None, "stratified", "random")
 ON_BAD_FILE = ("error", "skip")
@@ -121,6 +123,11 @@ class Info:
         return tuple(sorted({clip.fold for clip in self.clips}))
 
     @property
+    def task(self) -> Task:
+        """What labels mean."""
+        return tasks.of(self.multi_label)
+
+    @property
     def num_classes(self) -> int:
         """How many classes there are."""
         return len(self.classes)
@@ -162,10 +169,3 @@ class Recordings:
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {self.info.name}, which has {len(self)}")
         return self.read(int(index))
-
-
-def listed(problems: Iterable[str], limit: int = 10) -> str:
-    """The first problems as one phrase, and how many more there are."""
-    problems = list(problems)
-    more = len(problems) - limit
-    return "; ".join(problems[:limit]) + (f"; and {more} more" if more > 0 else "")

@@ -9,8 +9,8 @@ import numpy as np
 
 from audiojax.datasets import checks
 from audiojax.datasets.layouts.table import Table
-from audiojax.datasets.recordings import Settings, listed
-from audiojax.errors import InputError
+from audiojax.datasets.recordings import Settings
+from audiojax.errors import InputError, listed
 
 # A clip's class, or all of its classes, by name or number.
 Label = str | int

@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from audiojax.classifier import Variables
 from audiojax.datasets.parts import Split
-from audiojax.errors import InputError
-from audiojax.training import evaluate, steps
+from audiojax.errors import InputError, Interrupted
+from audiojax.task import Task
+from audiojax.training import steps
 from audiojax.training.checkpoints import Checkpoints
 from audiojax.training.hosts import Hosts
 from audiojax.training.progress import Progress, Scalars
-from audiojax.training.signals import Interrupted, StopSignals
+from audiojax.training.signals import StopSignals
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +134,7 @@ class Loop:
         signals: StopSignals,
         read: Callable[[Lane, int, int], Iterable[Batch]],
         score: Callable[[Variables, np.ndarray], dict[str, Any]],
+        task: Task,
     ):
         """Puts the lanes' states on their devices.
 
@@ -144,9 +146,11 @@ class Loop:
             signals: asked after every step.
             read: lane, epoch, first batch -> this process's rows of the batches.
             score: variables, clip numbers -> scores.
+            task: that tells better scores from worse.
         """
         self.program, self.lanes, self.pace, self.hosts = program, lanes, pace, hosts
         self.signals, self._read, self._score = signals, read, score
+        self._task = task
         self.step = lanes[0].step
         self.state = program.spread.join([lane.state for lane in lanes])
         self._keys = program.spread.join([lane.key for lane in lanes])
@@ -300,17 +304,21 @@ class Loop:
                 variables = self.program.spread.part(self.state.variables, i)
                 if len(lane.split.validation):
                     found = self._score(variables, lane.split.validation)
-                    better[i] = lane.progress.is_best(found)
+                    better[i] = lane.progress.is_best(found, self._task)
                     if better[i]:
                         lane.progress.best = {"epoch": epoch, "validation": found}
-                    values |= _named("validation", found)
-                values |= _named("test", self._score(variables, lane.split.test))
+                    values |= self._named("validation", found)
+                values |= self._named("test", self._score(variables, lane.split.test))
             self._report(i, lane, epoch, values)
             lane.progress.next_epoch()
         if better.any():
             self.state = steps.keep_best(
                 self.state, self.program.spread.join(list(better))
             )
+
+    def _named(self, part: str, scored: dict[str, Any]) -> dict[str, float]:
+        names = (self._task.metric, "loss")
+        return {f"{part}_{name}": scored[name] for name in names}
 
     def _report(self, i: int, lane: Lane, epoch: int, values: dict[str, float]) -> None:
         if not self.hosts.first:
@@ -322,8 +330,3 @@ class Loop:
             "%s epoch %d/%d  %s",
             *(lane.run.name, epoch, self.pace.epochs, text),
         )
-
-
-def _named(part: str, scored: dict[str, Any]) -> dict[str, float]:
-    names = (evaluate.metric(scored), "loss")
-    return {f"{part}_{name}": scored[name] for name in names}

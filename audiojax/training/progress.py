@@ -11,7 +11,7 @@ from etils import epath
 
 from audiojax import files
 from audiojax.errors import InputError
-from audiojax.training import evaluate
+from audiojax.task import Task
 
 
 @dataclasses.dataclass
@@ -58,13 +58,11 @@ class Progress:
             "accuracy": self.correct / self.count,
         }
 
-    def is_best(self, scored: Mapping[str, Any]) -> bool:
+    def is_best(self, scored: Mapping[str, Any], task: Task) -> bool:
         """Whether these validation scores beat all before; of equal ones the first."""
-        return self.best is None or _rank(scored) > _rank(self.best["validation"])
-
-
-def _rank(scored: Mapping[str, Any]) -> tuple[float, float]:
-    return scored[evaluate.metric(scored)], -scored["loss"]
+        if self.best is None:
+            return True
+        return task.rank(scored) > task.rank(self.best["validation"])
 
 
 class Scalars:

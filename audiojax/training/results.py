@@ -14,11 +14,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from audiojax import files
+from audiojax import files, task
 from audiojax.config import Config
 from audiojax.datasets import Info
 from audiojax.errors import InputError
-from audiojax.training import evaluate
 
 # What may change when a sweep goes on: more runs, and where and how they are made.
 MAY_CHANGE = (
@@ -131,9 +130,9 @@ def summarize(
             for run, predicted in zip(runs, predictions, strict=True)
             if run["fold"] == fold
         ]
-        logits = evaluate.average([predicted["logits"] for _, predicted in members])
-        scored = evaluate.scores(logits, members[0][1]["label"])
-        metric = evaluate.metric(scored)
+        logits = task.average([predicted["logits"] for _, predicted in members])
+        scored = info.task.scores(logits, members[0][1]["label"])
+        metric = info.task.metric
         ensemble = scored[metric]
         final = [run["final"][metric] for run, _ in members]
         best = [run["best"][metric] for run, _ in members if "best" in run]
@@ -152,11 +151,12 @@ def summarize(
         "classes": list(info.classes),
         "report": dict(info.report),
         "config": plain(config),
-        "metric": "mAP" if info.multi_label else "accuracy",
+        "task": info.task.name,
+        "metric": info.task.metric,
         "runs": list(runs),
         "folds": folds,
         "summary": {
-            kind: evaluate.spread([fold[kind] for fold in folds])
+            kind: task.spread([fold[kind] for fold in folds])
             for kind in ("single", "ensemble", "gain", "best")
             if folds and kind in folds[0]
         },

@@ -6,14 +6,6 @@ import signal
 from typing import Any
 
 
-class Interrupted(Exception):  # noqa: N818 - a request, not an error
-    """A signal asked the run to stop; what it had done is saved."""
-
-    def __init__(self, signum: int):
-        super().__init__(signum)
-        self.signum = signum
-
-
 class StopSignals:
     """Notes the first SIGINT or SIGTERM; a second one, of either, acts as usual.
 

@@ -111,7 +111,7 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """The training step as a pure function of state, batch and key.
 
-    The loss is that of `clip_losses`, averaged over the clips whose mask is 1, on all
+    The loss is that of the task, averaged over the clips whose mask is 1, on all
     devices together, by their weights if they have some. An update with a value that
     is not finite is left out and counted; the batch counts as seen.
 
@@ -136,11 +136,8 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
         dropout_key, augment_key = jax.random.split(jax.random.fold_in(key, state.step))
-        image, label, mask = (
-            classifier.batch_image(batch),
-            batch["label"],
-            batch["mask"],
-        )
+        image, mask = classifier.batch_image(batch), batch["mask"]
+        targets = classifier.task.targets(batch["label"], len(classifier.classes))
         weight = mask * batch["weight"] if "weight" in batch else mask
         if augment is not None:
             keys = row_keys(augment_key, len(image), axis_name)
@@ -154,7 +151,8 @@ def make_train_step(
                 train=True,
                 rngs={"dropout": dropout_key},
             )
-            losses, correct = clip_losses(logits, label)
+            losses = classifier.task.losses(logits, targets)
+            correct = classifier.task.correct(logits, targets)
             weighted = jnp.sum(losses * weight) / total_weight
             sums = jnp.sum(losses * mask), jnp.sum(correct * mask)
             return weighted, (batch_stats, *sums)
@@ -186,25 +184,6 @@ def make_train_step(
         return state, metrics
 
     return train_step
-
-
-def clip_losses(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Each clip's loss, and how much of its prediction is right.
-
-    Args:
-        logits: [B, classes].
-        label: [B] class numbers, or [B, classes] of 0 and 1 for several classes a clip.
-
-    Returns:
-        Cross-entropy [B], in nats; with several classes the mean of their binary ones.
-        1 for a right class and 0 for a wrong one [B]; with several the share of classes
-        on the right side of even odds.
-    """
-    if label.ndim == 1:
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
-        return losses, logits.argmax(axis=-1) == label
-    losses = optax.sigmoid_binary_cross_entropy(logits, label)
-    return losses.mean(axis=-1), jnp.mean((logits > 0) == (label > 0), axis=-1)
 
 
 def make_eval_step(

@@ -16,7 +16,6 @@ from audiojax import datasets, files, locks
 from audiojax.config import Config
 from audiojax.datasets import checks
 from audiojax.errors import InputError
-from audiojax.training import evaluate as scores
 from audiojax.training import hosts, results
 from audiojax.training.hosts import Hosts
 from audiojax.training.loop import Diverged
@@ -93,7 +92,7 @@ def train(
     Raises:
         InputError: for anything in config, data or workdir that can't be used, and at
             the end if runs diverged.
-        signals.Interrupted: after a signal, with everything saved.
+        errors.Interrupted: after a signal, with everything saved.
     """
     workdir = epath.Path(workdir).resolve()
     runs = planned_runs(config)
@@ -226,7 +225,7 @@ def _write_ends(
 
 
 def _tell_score(run: Run, entry: dict[str, Any]) -> None:
-    name = scores.metric(entry["final"])
+    name = "mAP" if "mAP" in entry["final"] else "accuracy"
     logger.info("%s: %s %.4f", run.name, name, entry["final"][name])
 
 

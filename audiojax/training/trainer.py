@@ -118,13 +118,13 @@ def open_data(config: Config, recordings: Recordings) -> Data:
             f"config.data.stage is {stage!r}; choose spectrogram (each image is made "
             "once) or audio (images are made in the training step)"
         )
-    model = classifiers.create(config, recordings.info.classes)
+    model = classifiers.create(config, recordings.info.classes, recordings.info.task)
     images = batches.image_cache(
         recordings,
         key=repr(model.log_mel),
         shape=model.image_shape,
         compute=jax.jit(model.batch_image),
-        clipping=model.clipping,
+        policy=model.clip_policy,
         batch_size=config.batch_size,
         cache_dir=config.data.data_dir,
     )
@@ -156,7 +156,7 @@ class Trainer:
         self.hosts = hosts or Hosts()
         axis_name = steps.AXIS if parallel == "data_parallel" else None
         self.classifier: Classifier = classifiers.create(
-            config, data.info.classes, axis_name=axis_name
+            config, data.info.classes, data.info.task, axis_name=axis_name
         )
         self._check_batch_size()
         balances.check(config.data.balance)
@@ -245,7 +245,7 @@ class Trainer:
             self.data.recordings,
             indices,
             batch_size=self.config.batch_size,
-            clipping=self.classifier.clipping,
+            policy=self.classifier.clip_policy,
             image=self.data.images,
         )
 
@@ -265,7 +265,7 @@ class Trainer:
             self.data.recordings,
             lane.split.train,
             batch_size=self.config.batch_size,
-            clipping=self.classifier.clipping,
+            policy=self.classifier.clip_policy,
             seed=lane.run.seed,
             epoch=epoch,
             start=start,
@@ -345,7 +345,7 @@ class Trainer:
     def scores(self, variables: Variables, indices: np.ndarray) -> dict[str, Any]:
         """Scores of the clips `indices`."""
         logits, label, _ = self.predict(variables, indices)
-        return evaluate.scores(logits, label)
+        return self.classifier.task.scores(logits, label)
 
     def evaluate(
         self, run: Run, folder: epath.Path
@@ -373,7 +373,8 @@ class Trainer:
         test: np.ndarray,
         predictions: dict[str, np.ndarray],
     ) -> dict[str, Any]:
-        entry = {"final": evaluate.scores(predictions["logits"], predictions["label"])}
+        scores = self.classifier.task.scores
+        entry = {"final": scores(predictions["logits"], predictions["label"])}
         if progress.best is not None:
             entry["best"] = self.scores(state.best, test) | progress.best
         return entry
@@ -446,6 +447,7 @@ class Trainer:
             signals=signals,
             read=self._train_batches,
             score=self.scores,
+            task=self.classifier.task,
         ) as loop:
             loop.run()
         results: list[tuple[Lane, dict[str, Any] | Diverged]] = []

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiojax.clips import MODES, Clipping
+from audiojax.clips import MODES, ClipPolicy
 from audiojax.datasets import Clip, Info, Recordings, batches
 from audiojax.datasets.layouts import synthetic
 from audiojax.datasets.store import audio
 from audiojax.errors import InputError
 
 SIZE = 100  # samples asked for
-PAD = Clipping("pad", SIZE)
+PAD = ClipPolicy("pad", SIZE)
 
 
 def make_recordings(n=10, lengths=None, sources=None, name="sounds", shared=()):
@@ -35,14 +35,14 @@ def make_recordings(n=10, lengths=None, sources=None, name="sounds", shared=()):
 
 
 def train(recordings, indices, batch_size, **settings):
-    given = {"clipping": PAD, "seed": 0, "epoch": 0, **settings}
+    given = {"policy": PAD, "seed": 0, "epoch": 0, **settings}
     return list(
         batches.train_batches(recordings, indices, batch_size=batch_size, **given)
     )
 
 
 def evaluate(recordings, indices, batch_size, **settings):
-    given = {"clipping": PAD, **settings}
+    given = {"policy": PAD, **settings}
     return list(
         batches.eval_batches(recordings, indices, batch_size=batch_size, **given)
     )
@@ -129,7 +129,7 @@ def test_same_seed_same_bits_with_real_sounds():
     recordings = synthetic.create(seconds=0.25, sample_rate=8000, num_folds=1)
     runs = [
         train(
-            recordings, range(80), 16, clipping=Clipping("pad", recordings.num_samples)
+            recordings, range(80), 16, policy=ClipPolicy("pad", recordings.num_samples)
         )
         for _ in range(2)
     ]
@@ -150,7 +150,7 @@ def test_short_clips_are_filled_with_zeros_and_long_ones_cut(caplog):
     assert "the longest by 0.250 s" in caplog.text
     evaluate(recordings, range(5), 5)
     assert len(caplog.records) == 1  # once is enough
-    evaluate(recordings, range(5), 5, clipping=Clipping("pad", 300))
+    evaluate(recordings, range(5), 5, policy=ClipPolicy("pad", 300))
     assert "1 of 5 clips are longer than 0.300 s" in caplog.text
 
 
@@ -165,7 +165,7 @@ def uneven(name="uneven", **settings):
     )
 
 
-CROP = Clipping("crop", SIZE, 3)
+CROP = ClipPolicy("crop", SIZE, 3)
 
 
 def first_samples(batches_):
@@ -182,7 +182,7 @@ def first_samples(batches_):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 64])
 def test_evaluation_sees_every_window_once_in_order(batch_size):
-    found = evaluate(uneven(), [7, 2, 1, 3, 4], batch_size, clipping=CROP)
+    found = evaluate(uneven(), [7, 2, 1, 3, 4], batch_size, policy=CROP)
     assert first_samples(found) == [
         *[(7, 0), (7, 100), (7, 200)],
         *[(2, 0), (2, 175), (2, 350)],
@@ -198,7 +198,7 @@ def test_evaluation_sees_every_window_once_in_order(batch_size):
 def test_training_takes_a_new_window_of_each_clip_each_epoch():
     recordings, seen = uneven(in_memory=True), {}
     for epoch in range(150):
-        found = train(recordings, range(10), 4, clipping=CROP, epoch=epoch)
+        found = train(recordings, range(10), 4, policy=CROP, epoch=epoch)
         pairs = dict(first_samples(found))
         assert sorted(pairs) == list(range(10))
         for clip, start in pairs.items():
@@ -209,17 +209,17 @@ def test_training_takes_a_new_window_of_each_clip_each_epoch():
         assert max(starts) <= spare
         # Of 150 even draws from many places, over half of the places up to 150.
         assert len(set(starts)) >= min(spare + 1, 150) / 2
-    again = train(recordings, range(10), 4, clipping=CROP, epoch=149)
+    again = train(recordings, range(10), 4, policy=CROP, epoch=149)
     assert_same(again, found)
     assert first_samples(again) != first_samples(
-        train(recordings, range(10), 4, clipping=CROP, epoch=149, seed=1)
+        train(recordings, range(10), 4, policy=CROP, epoch=149, seed=1)
     )
 
 
 def test_lengths_are_given_to_stretch_by():
     recordings = uneven()
-    stretch = Clipping("stretch", SIZE)
-    for batch in train(recordings, range(10), 4, clipping=stretch):
+    stretch = ClipPolicy("stretch", SIZE)
+    for batch in train(recordings, range(10), 4, policy=stretch):
         assert batch["length"].dtype == np.int32
         expected = np.minimum(recordings.lengths[batch["index"]], SIZE)
         np.testing.assert_array_equal(batch["length"], expected)
@@ -255,7 +255,7 @@ def test_weights_are_drawn_by_in_proportion():
 
 def test_weighted_epochs_are_as_long_and_can_be_started_later():
     recordings, weights = uneven(), np.array([1, 1, 9, 1, 1, 1, 9, 1, 1, 1])
-    given = {"clipping": CROP, "weights": weights, "epoch": 3}
+    given = {"policy": CROP, "weights": weights, "epoch": 3}
     whole = train(recordings, range(10), 4, **given)
     assert sum(batch["mask"].sum() for batch in whole) == 10
     assert_same(train(recordings, range(10), 4, start=1, **given), whole[1:])
@@ -288,12 +288,12 @@ def test_each_process_reads_its_rows_only():
         assert_same(joined, whole)
 
 
-@pytest.mark.parametrize("clipping", [PAD, CROP, Clipping("stretch", SIZE)])
-def test_threads_give_what_tf_data_gives(clipping):
+@pytest.mark.parametrize("policy", [PAD, CROP, ClipPolicy("stretch", SIZE)])
+def test_threads_give_what_tf_data_gives(policy):
     by_threads = uneven(in_memory=True)
     image = np.random.default_rng(0).normal(size=(20, 4, 5, 3)).astype(np.float32)
     for settings in ({}, {"image": image}):
-        given = {"clipping": clipping, **settings}
+        given = {"policy": policy, **settings}
         for get in (train, evaluate):
             assert_same(
                 get(by_threads, range(10), 4, **given),
@@ -319,7 +319,7 @@ def test_what_is_wrong_with_a_clip_is_told_as_it_is(in_memory):
 def test_threads_do_not_fetch_far_ahead():
     recordings, asked = make_recordings(100)
     recordings = dataclasses.replace(recordings, in_memory=True)
-    stream = batches.eval_batches(recordings, range(100), batch_size=1, clipping=PAD)
+    stream = batches.eval_batches(recordings, range(100), batch_size=1, policy=PAD)
     next(stream)
     assert len(asked) <= batches.PARALLEL + batches.PREFETCH
 
@@ -336,7 +336,7 @@ def test_the_first_batch_is_fetched_before_it_is_asked_for(in_memory):
     recordings = dataclasses.replace(
         recordings, read=tell_and_read, in_memory=in_memory
     )
-    stream = batches.eval_batches(recordings, range(10), batch_size=4, clipping=PAD)
+    stream = batches.eval_batches(recordings, range(10), batch_size=4, policy=PAD)
     assert fetching.wait(timeout=60)
     assert [len(batch["index"]) for batch in stream] == [4, 4, 4]
 
@@ -365,11 +365,11 @@ def test_an_epoch_left_early_does_not_keep_the_program_from_ending(repo_root):
     code = """
 from audiojax.datasets import batches
 from audiojax.datasets.layouts import synthetic
-from audiojax import clips as windows
+from audiojax import clips
 recordings = synthetic.create(num_folds=1)
-clipping = windows.Clipping("pad", 44100)
+policy = windows.ClipPolicy("pad", 44100)
 stream = batches.train_batches(
-    recordings, range(80), batch_size=8, clipping=clipping, seed=0, epoch=0
+    recordings, range(80), batch_size=8, policy=policy, seed=0, epoch=0
 )
 print(next(stream)["audio"].shape)
 """
@@ -391,9 +391,9 @@ sys.modules["tensorflow"] = None
 import numpy as np
 from audiojax.datasets import batches
 from audiojax.datasets.layouts import synthetic
-from audiojax import clips as windows
+from audiojax import clips
 recordings = synthetic.create(num_folds=1)
-given = {"batch_size": 8, "clipping": windows.Clipping("pad", 44100)}
+given = {"batch_size": 8, "policy": windows.ClipPolicy("pad", 44100)}
 rows = [b["index"] for b in batches.eval_batches(recordings, range(80), **given)]
 assert (np.concatenate(rows) == np.arange(80)).all()
 stream = batches.train_batches(recordings, range(80), seed=0, epoch=0, **given)
@@ -415,13 +415,13 @@ import sys
 import numpy as np
 from audiojax import datasets
 from audiojax.datasets import batches
-from audiojax import clips as windows
+from audiojax import clips
 
 def growth(recordings):
     # Most MB that are added after the first fifth of an epoch.
-    clipping, sizes = windows.Clipping("pad", recordings.num_samples), []
+    policy, sizes = windows.ClipPolicy("pad", recordings.num_samples), []
     for batch in batches.train_batches(
-        recordings, range(len(recordings)), batch_size=50, clipping=clipping,
+        recordings, range(len(recordings)), batch_size=50, policy=policy,
         seed=0, epoch=0,
     ):
         lines = open("/proc/self/status")
@@ -493,7 +493,7 @@ def cache(recordings, folder, **settings):
         "key": "a",
         "shape": (2, 3, 1),
         "compute": compute,
-        "clipping": PAD,
+        "policy": PAD,
         "batch_size": 4,
         "cache_dir": str(folder),
         **settings,
@@ -522,16 +522,16 @@ def test_images_are_keyed_by_content_settings_and_length(tmp_path):
     recordings, _ = make_recordings()
     cache(recordings, tmp_path)
     cache(recordings, tmp_path, key="b")
-    cache(recordings, tmp_path, clipping=Clipping("pad", 50))
+    cache(recordings, tmp_path, policy=ClipPolicy("pad", 50))
     cache(make_recordings(name="other")[0], tmp_path)
     assert len(list(tmp_path.glob("log_mel-*.npy"))) == 4
 
 
 def test_images_of_windows_are_those_of_the_audio(tmp_path):
     recordings = uneven()
-    images = cache(recordings, tmp_path, clipping=CROP)
+    images = cache(recordings, tmp_path, policy=CROP)
     assert len(images) == 1 + 1 + 3 + 2 + 3 + 1 + 2 + 3 + 1 + 3
-    given = {"clipping": CROP, "batch_size": 4}
+    given = {"policy": CROP, "batch_size": 4}
     indices = [7, 2, 1, 3]
     audio = batches.eval_batches(recordings, indices, **given)
     found = batches.eval_batches(recordings, indices, image=images, **given)
@@ -566,7 +566,7 @@ def test_any_length_rate_and_number_of_channels(mode, seed, tmp_path):
         read=samples.__getitem__,
         in_memory=True,
     )
-    given = {"clipping": Clipping(mode, 2000, 5), "batch_size": 4}
+    given = {"policy": ClipPolicy(mode, 2000, 5), "batch_size": 4}
     evaluated = list(evaluate(recordings, range(n), **given))
     trained = list(train(recordings, range(n), **given))
     for batch in evaluated + trained:
@@ -585,11 +585,11 @@ def test_any_length_rate_and_number_of_channels(mode, seed, tmp_path):
 
 def test_training_draws_each_of_the_cached_windows(tmp_path):
     recordings = uneven(in_memory=True)
-    images = cache(recordings, tmp_path, clipping=CROP)
+    images = cache(recordings, tmp_path, policy=CROP)
     seen = {i: set() for i in range(10)}
     for epoch in range(30):
         for batch in train(
-            recordings, range(10), 4, clipping=CROP, epoch=epoch, image=images
+            recordings, range(10), 4, policy=CROP, epoch=epoch, image=images
         ):
             for i, image in zip(batch["index"], batch["image"], strict=True):
                 seen[int(i)].add(float(image[0, 0, 0]) / 2 - 1000 * int(i))

@@ -1,9 +1,8 @@
 import pytest
 
 from audiojax import datasets
-from audiojax.datasets.recordings import listed
 from audiojax.datasets.store import folders
-from audiojax.errors import InputError
+from audiojax.errors import InputError, listed
 
 
 def load(name, sample_rate=22050, **settings):

@@ -1,66 +1,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special
-from sklearn import metrics
 
-from audiojax.errors import InputError
+from audiojax import clips
 from audiojax.training import evaluate
-
-
-def test_scores_are_scikit_learns():
-    random = np.random.default_rng(0)
-    logits = random.normal(size=(40, 5)).astype(np.float32) * 3
-    label = random.integers(5, size=40)
-    probabilities = np.exp(logits.astype(np.float64))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    ours = evaluate.scores(logits, label)
-    assert ours["accuracy"] == metrics.accuracy_score(label, logits.argmax(1))
-    expected = metrics.log_loss(label, probabilities, labels=range(5))
-    assert ours["loss"] == pytest.approx(expected, rel=1e-9)
-    assert ours["num_clips"] == 40
-
-
-def test_large_logits_keep_a_finite_loss():
-    ours = evaluate.scores(np.array([[1e4, 0.0]], np.float32), np.array([1]))
-    assert (ours["accuracy"], ours["loss"], ours["num_clips"]) == (0.0, 1e4, 1)
-
-
-def test_nan_logits_are_not_scored_as_class_zero():
-    with pytest.raises(InputError, match="1 of 2 clips"):
-        evaluate.scores(np.array([[1.0, 0.0], [np.nan, np.nan]]), np.array([0, 0]))
-
-
-def test_average_is_the_mean_of_logits():
-    members = [np.array([[1.0, 3.0]]), np.array([[3.0, 0.0]])]
-    np.testing.assert_array_equal(evaluate.average(members), [[2.0, 1.5]])
-
-
-def test_average_takes_weights_of_any_sum():
-    members = [np.array([[1.0, 3.0]]), np.array([[3.0, 0.0]])]
-    found = evaluate.average(members, [3, 1])
-    np.testing.assert_allclose(found, [[1.5, 2.25]], rtol=1e-12)
-
-
-def test_average_of_probabilities_is_scipys_softmax_averaged():
-    random = np.random.default_rng(0)
-    members = [random.normal(size=(7, 4)) * scale for scale in (1, 3, 9)]
-    for weights in (None, [0.2, 0.5, 0.3], [2.0, 0.0, 2.0]):
-        softmaxes = [special.softmax(member, axis=1) for member in members]
-        expected = np.average(softmaxes, axis=0, weights=weights)
-        found = evaluate.average_probabilities(members, weights)
-        np.testing.assert_allclose(np.exp(found), expected, rtol=1e-12)
-
-
-def test_average_of_probabilities_keeps_the_smallest():
-    """e^-2000 is 0 in float64; its logarithm is kept."""
-    member = np.array([[2000.0, 0.0]])
-    found = evaluate.average_probabilities([member, member])
-    np.testing.assert_allclose(found, [[0.0, -2000.0]], atol=1e-9)
-
-
-def test_spread_is_of_the_population():
-    assert evaluate.spread([0.5, 1.0]) == {"mean": 0.75, "std": 0.25}
+from tests.test_clips import windows_of
 
 
 def test_predict_counts_every_clip_once():
@@ -83,31 +27,6 @@ def test_predict_counts_every_clip_once():
     np.testing.assert_array_equal(index, [4, 7, 2])
 
 
-def windows_of(counts, seed=0):
-    """Logits, labels and clip numbers of clips 10, 9, ... with so many windows."""
-    clips = np.repeat(np.arange(10, 10 - len(counts), -1), counts)
-    logits = np.random.default_rng(seed).normal(size=(len(clips), 4))
-    return logits.astype(np.float32), clips % 3, clips
-
-
-def test_windows_of_a_clip_are_averaged_in_the_clips_order():
-    counts = [1, 3, 2, 1, 4]
-    logits, label, index = windows_of(counts)
-    found, labels, clips = evaluate.by_clip(logits, label, index)
-    parts = np.split(logits.astype(np.float64), np.cumsum(counts)[:-1])
-    expected = np.stack([part.mean(axis=0) for part in parts])
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(clips, [10, 9, 8, 7, 6])
-    np.testing.assert_array_equal(labels, clips % 3)
-
-
-def test_single_windows_keep_every_bit():
-    logits, label, index = windows_of([1] * 9)
-    found, _, _ = evaluate.by_clip(logits, label, index)
-    np.testing.assert_array_equal(found, logits)
-
-
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 16])
 def test_predict_joins_windows_over_the_ends_of_batches(batch_size):
     logits, label, index = windows_of([2, 3, 1, 5])
@@ -123,65 +42,5 @@ def test_predict_joins_windows_over_the_ends_of_batches(batch_size):
         for i in range(0, len(rows), batch_size)
     ]
     found = evaluate.predict(lambda _, batch: batch["logits"], {}, batches)
-    for ours, expected in zip(
-        found, evaluate.by_clip(logits, label, index), strict=True
-    ):
+    for ours, expected in zip(found, clips.by_clip(logits, label, index), strict=True):
         np.testing.assert_array_equal(ours, expected)
-
-
-def test_several_labels_are_kept_whole():
-    logits, _, index = windows_of([2, 1])
-    label = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 1.0]], np.float32)
-    _, labels, _ = evaluate.by_clip(logits, label, index)
-    np.testing.assert_array_equal(labels, label[1:])
-
-
-def test_single_label_scores_are_scikit_learn_s():
-    random = np.random.default_rng(3)
-    label = random.choice(4, size=200, p=[0.6, 0.2, 0.15, 0.05])
-    logits = random.normal(size=(200, 4)) + 1.5 * np.eye(4)[label]
-    predicted = logits.argmax(1)
-    found = evaluate.scores(logits, label)
-    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(label, predicted))
-    _, recalls, f1, _ = metrics.precision_recall_fscore_support(label, predicted)
-    assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
-    assert found["macro_f1"] == pytest.approx(np.mean(f1))
-    assert found["loss"] == pytest.approx(
-        metrics.log_loss(label, special.softmax(logits, axis=1))
-    )
-    assert evaluate.metric(found) == "accuracy"
-
-
-def test_a_class_that_is_predicted_and_not_there_has_no_recall():
-    found = evaluate.scores(np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 1, 0]))
-    assert found["balanced_accuracy"] == pytest.approx((1 + 1 / 2) / 2)
-
-
-def test_multi_label_scores_are_scikit_learn_s():
-    random = np.random.default_rng(4)
-    label = (random.random((150, 5)) < [0.5, 0.3, 0.2, 0.1, 0.0]).astype(np.float32)
-    logits = random.normal(size=(150, 5)) + 2 * label
-    found = evaluate.scores(logits, label)
-    chances = special.expit(logits)
-    there = [0, 1, 2, 3]  # the last class occurs nowhere
-    assert found["mAP"] == pytest.approx(
-        metrics.average_precision_score(label[:, there], chances[:, there])
-    )
-    by_class = [
-        metrics.log_loss(label[:, i], chances[:, i], labels=[0, 1]) for i in range(5)
-    ]
-    assert found["loss"] == pytest.approx(np.mean(by_class))
-    by_class = [metrics.f1_score(label[:, i], chances[:, i] > 0.5) for i in there]
-    assert found["macro_f1"] == pytest.approx(np.sum(by_class) / 5)
-    assert found["num_clips"] == 150
-    assert evaluate.metric(found) == "mAP"
-
-
-def test_probabilities_of_several_classes_are_averaged_each_by_itself():
-    random = np.random.default_rng(5)
-    members = [random.normal(scale=4, size=(6, 3)) for _ in range(3)]
-    found = evaluate.average_probabilities(members, [1, 2, 1], multi_label=True)
-    expected = np.average(
-        [special.expit(m) for m in members], axis=0, weights=[1, 2, 1]
-    )
-    np.testing.assert_allclose(special.expit(found), expected, rtol=1e-12)

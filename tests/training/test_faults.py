@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from audiojax.errors import InputError
+from audiojax.errors import InputError, Interrupted
 from audiojax.training import loop, sweep
 from audiojax.training import trainer as train
 from audiojax.training.checkpoints import Checkpoints
-from audiojax.training.signals import Interrupted
 from tests import processes, tiny
 
 RUN = "fold1-seed0"

@@ -4,7 +4,10 @@ import pytest
 from etils import epath
 
 from audiojax.errors import InputError
+from audiojax.task import TASKS
 from audiojax.training.progress import Progress, Scalars
+
+TASK = TASKS["single_label"]
 
 
 def metrics(loss_sum=2.0, correct=1.0, count=4.0, finite=True):
@@ -38,9 +41,9 @@ def test_skipped_steps_are_counted_in_a_row_and_in_nothing_else():
     [(0.8, 9.0, True), (0.7, 0.4, True), (0.7, 0.5, False), (0.6, 0.1, False)],
 )
 def test_the_best_epoch_has_the_most_right_then_the_least_loss(accuracy, loss, better):
-    assert Progress().is_best({"accuracy": 0.0, "loss": 9.0})
+    assert Progress().is_best({"accuracy": 0.0, "loss": 9.0}, TASK)
     progress = Progress(best={"epoch": 1, "validation": {"accuracy": 0.7, "loss": 0.5}})
-    assert progress.is_best({"accuracy": accuracy, "loss": loss}) is better
+    assert progress.is_best({"accuracy": accuracy, "loss": loss}, TASK) is better
 
 
 def test_scalars_after_the_last_step_are_written_anew(tmp_path):

@@ -9,9 +9,10 @@ from sklearn import metrics
 
 from audiojax.augment import Augment
 from audiojax.classifier import Classifier
-from audiojax.clips import Clipping
+from audiojax.clips import ClipPolicy
 from audiojax.features import LogMel
 from audiojax.models.layers import Dropout
+from audiojax.task import TASKS
 from audiojax.training import steps
 from tests.tiny import Tiny
 
@@ -23,8 +24,9 @@ def make_classifier(axis_name=None, dropout=0.0) -> Classifier:
         network=Tiny(num_classes=4, axis_name=axis_name, dropout=dropout),
         log_mel=LogMel(n_mels=SHAPE[0], frames=SHAPE[1]),
         classes=("a", "b", "c", "d"),
-        clipping=Clipping("pad", 100),
+        clip_policy=ClipPolicy("pad", 100),
         weights=None,
+        task=TASKS["single_label"],
     )
 
 

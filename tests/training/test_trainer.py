@@ -11,11 +11,10 @@ from etils import epath
 from sklearn import metrics
 
 from audiojax import datasets
-from audiojax.errors import InputError
+from audiojax.errors import InputError, Interrupted
 from audiojax.training import sweep
 from audiojax.training import trainer as train
 from audiojax.training.loop import Run
-from audiojax.training.signals import Interrupted
 from tests import tiny
 
 
@@ -246,7 +245,7 @@ def test_standardization_uses_the_training_clips_alone(config, make_trainer):
     trainer = make_trainer()
     image = jax.jit(trainer.classifier.image)
     audio = [
-        trainer.data.recordings.audio(i)[: trainer.classifier.clipping.num_samples]
+        trainer.data.recordings.audio(i)[: trainer.classifier.clip_policy.num_samples]
         for i in trainer.split(Run(1, 0)).train
     ]
     images = np.asarray(image(np.stack(audio)), np.float64)

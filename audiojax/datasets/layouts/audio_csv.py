@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from audiojax.datasets import splits
 from audiojax.datasets.layouts.audio_folder import PARTS, fold_order, outside
 from audiojax.datasets.layouts.table import Row, Table
-from audiojax.datasets.recordings import Settings, listed
-from audiojax.errors import InputError
+from audiojax.datasets.recordings import Settings
+from audiojax.errors import InputError, listed
 
 NEEDED = ("filename", "label")
 # What else is read; any other column is the user's own.

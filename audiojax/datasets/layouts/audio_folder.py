@@ -11,8 +11,8 @@ import soundfile
 
 from audiojax.datasets import splits
 from audiojax.datasets.layouts.table import Row, Table
-from audiojax.datasets.recordings import Settings, listed
-from audiojax.errors import InputError
+from audiojax.datasets.recordings import Settings
+from audiojax.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
 

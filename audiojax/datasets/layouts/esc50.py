@@ -23,9 +23,9 @@ from audiojax.datasets.layouts.table import (
     source_folder,
     whole_number,
 )
-from audiojax.datasets.recordings import Settings, listed
+from audiojax.datasets.recordings import Settings
 from audiojax.datasets.store import download, folders
-from audiojax.errors import InputError
+from audiojax.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
 

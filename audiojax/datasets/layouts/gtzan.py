@@ -16,8 +16,8 @@ from etils import epath
 
 from audiojax.datasets import splits
 from audiojax.datasets.layouts.table import Row, Table, repeated, source_folder
-from audiojax.datasets.recordings import Settings, listed
-from audiojax.errors import InputError
+from audiojax.datasets.recordings import Settings
+from audiojax.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from audiojax.datasets.layouts.table import (
     source_folder,
     whole_number,
 )
-from audiojax.datasets.recordings import Settings, listed
-from audiojax.errors import InputError
+from audiojax.datasets.recordings import Settings
+from audiojax.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from audiojax.datasets import checks, splits
 from audiojax.datasets.layouts.table import Row, Table
-from audiojax.datasets.recordings import Recordings, Settings, listed
+from audiojax.datasets.recordings import Recordings, Settings
 from audiojax.datasets.store import folders
-from audiojax.errors import InputError
+from audiojax.errors import InputError, listed
 
 if TYPE_CHECKING:
     from audiojax.datasets.store.builder import AudioFiles, Note
