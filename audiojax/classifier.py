@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from audiojax import features, models, pretrained
+from audiojax import catalog, features, models, pretrained
 from audiojax.clips import ClipPolicy
 from audiojax.config import Config
 from audiojax.errors import InputError
@@ -151,7 +151,7 @@ def create(
     weights = config.model.pretrained
     if weights == "imagenet":
         weights = config.model.name
-    options = {} if weights is None else pretrained.options(weights)
+    options = {} if weights is None else catalog.options(weights)
     return Classifier(
         network=models.create(
             config.model.name,
