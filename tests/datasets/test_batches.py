@@ -367,7 +367,7 @@ from audiojax.datasets import batches
 from audiojax.datasets.layouts import synthetic
 from audiojax import clips
 recordings = synthetic.create(num_folds=1)
-policy = windows.ClipPolicy("pad", 44100)
+policy = clips.ClipPolicy("pad", 44100)
 stream = batches.train_batches(
     recordings, range(80), batch_size=8, policy=policy, seed=0, epoch=0
 )
@@ -393,7 +393,7 @@ from audiojax.datasets import batches
 from audiojax.datasets.layouts import synthetic
 from audiojax import clips
 recordings = synthetic.create(num_folds=1)
-given = {"batch_size": 8, "policy": windows.ClipPolicy("pad", 44100)}
+given = {"batch_size": 8, "policy": clips.ClipPolicy("pad", 44100)}
 rows = [b["index"] for b in batches.eval_batches(recordings, range(80), **given)]
 assert (np.concatenate(rows) == np.arange(80)).all()
 stream = batches.train_batches(recordings, range(80), seed=0, epoch=0, **given)
@@ -419,7 +419,7 @@ from audiojax import clips
 
 def growth(recordings):
     # Most MB that are added after the first fifth of an epoch.
-    policy, sizes = windows.ClipPolicy("pad", recordings.num_samples), []
+    policy, sizes = clips.ClipPolicy("pad", recordings.num_samples), []
     for batch in batches.train_batches(
         recordings, range(len(recordings)), batch_size=50, policy=policy,
         seed=0, epoch=0,

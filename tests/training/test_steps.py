@@ -19,14 +19,14 @@ from tests.tiny import Tiny
 SHAPE = (16, 20, 3)
 
 
-def make_classifier(axis_name=None, dropout=0.0) -> Classifier:
+def make_classifier(axis_name=None, dropout=0.0, task="single_label") -> Classifier:
     return Classifier(
         network=Tiny(num_classes=4, axis_name=axis_name, dropout=dropout),
         log_mel=LogMel(n_mels=SHAPE[0], frames=SHAPE[1]),
         classes=("a", "b", "c", "d"),
         clip_policy=ClipPolicy("pad", 100),
         weights=None,
-        task=TASKS["single_label"],
+        task=TASKS[task],
     )
 
 
@@ -256,8 +256,10 @@ def test_several_classes_a_clip_train_on_the_mean_binary_cross_entropy():
     state, batch = fresh_state(SGD), make_batch(8, counted=5)
     label = np.random.default_rng(1).integers(0, 2, (8, 4)).astype(np.float32)
     batch["label"] = label
-    new, found = one_device(SGD)(state, batch, jax.random.key(1))
-    logits, _ = make_classifier().logits(state.variables, batch["image"], train=True)
+    classifier = make_classifier(task="multi_label")
+    step = jax.jit(steps.make_train_step(classifier, SGD))
+    new, found = step(state, batch, jax.random.key(1))
+    logits, _ = classifier.logits(state.variables, batch["image"], train=True)
     chances = 1 / (1 + np.exp(-np.asarray(logits, np.float64)[:5]))
     loss = metrics.log_loss(label[:5].ravel(), chances.ravel())
     assert float(found["loss_sum"]) == pytest.approx(5 * loss, rel=1e-5)
