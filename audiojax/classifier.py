@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from audiojax import features, models, pretrained
+from audiojax import catalog, features, models, pretrained
 from audiojax.clips import ClipPolicy
 from audiojax.config import Config
 from audiojax.errors import InputError
@@ -165,7 +165,7 @@ def create(
     weights = config.model.pretrained
     if weights == "imagenet":
         weights = config.model.name
-    options = {} if weights is None else pretrained.options(weights)
+    options = {} if weights is None else catalog.options(weights)
     built = models.create(
         config.model.name,
         num_classes=len(classes),

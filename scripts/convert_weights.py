@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from audiojax import models, pretrained
+from audiojax import catalog, models, pretrained
 from audiojax.errors import InputError
 
 Arrays = dict[str, np.ndarray]
@@ -64,7 +64,7 @@ def convert(
 
     Args:
         model: a key of `models.MODELS`; license, input statistics and options are
-            those of its record in `pretrained.RECORDS`.
+            those of its record in `catalog.RECORDS`.
         checkpoint: the file to convert.
         output: the folder to write to.
         source: where the checkpoint comes from, for the manifest; else its file name.
@@ -82,7 +82,7 @@ def convert(
     path = output / f"{model}.safetensors"
     pretrained.save(path, variables)
     record = dataclasses.replace(
-        pretrained.RECORDS[model],
+        catalog.RECORDS[model],
         source=source or checkpoint.name,
         revision=revision,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -199,7 +199,7 @@ def empty(network: models.Network) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def _list(manifest: Path, model: str, record: pretrained.Record) -> None:
+def _list(manifest: Path, model: str, record: catalog.Record) -> None:
     """Writes the manifest with this model's line new, whole or not at all."""
     lines = json.loads(manifest.read_text()) if manifest.exists() else {}
     lines[model] = dataclasses.asdict(record)

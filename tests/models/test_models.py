@@ -13,7 +13,7 @@ import pytest
 from flax import traverse_util
 from sklearn.datasets import load_sample_image
 
-from audiojax import models, pretrained
+from audiojax import catalog, models, pretrained
 from audiojax.errors import InputError
 from audiojax.models import layers
 from scripts import convert_weights, make_goldens
@@ -52,7 +52,7 @@ every_network = pytest.mark.parametrize(
 @functools.cache
 def golden(name):
     """The network, its variables, the golden checkpoint, and what PyTorch computes."""
-    network = models.create(name, 1000, **pretrained.RECORDS[name].options)
+    network = models.create(name, 1000, **catalog.RECORDS[name].options)
     variables = convert_weights.empty(network)
     published = pretrained.to_published(variables)
     shapes = {name: array.shape for name, array in published.items()}
@@ -74,7 +74,7 @@ def test_parameter_count_is_the_published_one(name):
 
 def test_every_network_has_a_count_and_a_record():
     networks = set(models.MODELS) - {"tiny"}
-    assert networks == set(PARAMETERS) == set(pretrained.RECORDS)
+    assert networks == set(PARAMETERS) == set(catalog.RECORDS)
 
 
 @pytest.mark.parametrize("size", make_goldens.SIZES, ids="{0[0]}x{0[1]}".format)

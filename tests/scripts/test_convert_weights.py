@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from audiojax import models, pretrained
+from audiojax import catalog, models, pretrained
 from audiojax.errors import InputError
 from scripts import convert_weights, make_goldens
 
@@ -50,7 +50,7 @@ def checkpoint(tmp_path):
 
 
 def logits(name, weights):
-    network = models.create(name, 1000, **pretrained.RECORDS[name].options)
+    network = models.create(name, 1000, **catalog.RECORDS[name].options)
     variables = pretrained.load(weights, convert_weights.empty(network))
     image = make_goldens.image(make_goldens.SIZES[1])
     return jax.jit(functools.partial(network.apply, train=False))(variables, image)
@@ -76,10 +76,10 @@ def test_the_manifest_gets_a_line_and_keeps_the_others(checkpoint, tmp_path):
     convert_weights.convert("resnet18", checkpoint, tmp_path, "a friend", "today")
     lines = json.loads(manifest.read_text())
     assert lines["other"] == {"sha256": "0"}
-    line = pretrained.record(tmp_path / "resnet18.safetensors")
+    line = catalog.record(tmp_path / "resnet18.safetensors")
     assert (line.source, line.revision) == ("a friend", "today")
     assert line.license == "BSD-3-Clause"
-    assert line.mean == pretrained.RECORDS["resnet18"].mean
+    assert line.mean == catalog.RECORDS["resnet18"].mean
     assert lines["resnet18"]["sha256"] == line.sha256
     assert not list(tmp_path.glob("*.unfinished"))
 

@@ -1,0 +1,146 @@
+"""Each benchmark as it is started, at a tiny size and of tiny networks."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests import sound_tree, stand_ins
+
+# As on a machine that lacks some libraries.
+WITHOUT = """
+import runpy, sys
+
+class Missing:
+    def find_spec(name, *_):
+        if name.split(".")[0] in {missing!r}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing)
+runpy.run_module("tests.stand_ins", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A folder of weights for the tiny networks."""
+    folder = tmp_path_factory.mktemp("made") / "weights"
+    stand_ins.write_weights(folder)
+    return folder
+
+
+def run(repo_root, subject, *options, missing=("torch",), **environment):
+    """Runs the benchmark to its end and gives what it printed."""
+    code = WITHOUT.format(missing=missing)
+    arguments = ["scripts.benchmark", subject, *map(str, options)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=repo_root,
+        env=os.environ
+        | {
+            "XLA_FLAGS": "",
+            "JAX_COMPILATION_CACHE_DIR": str(repo_root / ".pytest_cache" / "xla"),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def rows(out):
+    """The rows of the tables printed: (first cell, [further cells])."""
+    bodies = re.findall(r"^[|]---.*[|]\n((?:[|].*[|]\n)+)", out, re.MULTILINE)
+    lines = "".join(bodies).splitlines()
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    return [(name, values) for name, *values in cells]
+
+
+def assert_environment(out):
+    """The line that tells what was measured on."""
+    line = re.search(r"^.+, \d+ cores, load before the run .*$", out, re.MULTILINE)
+    assert line
+    assert "JAX on cpu; Python 3." in line[0]
+    with open("/proc/cpuinfo") as file:
+        names = [line.split(":")[1].strip() for line in file if "model name" in line]
+    if names:
+        assert line[0].startswith(f"{names[0]} (family ")
+
+
+def test_help_names_the_subjects(repo_root):
+    command = [sys.executable, "-m", "scripts.benchmark"]
+    for arguments, words in (
+        (["--help"], ["{features,models,data,train}", "compare the"]),
+        (["models", "--help"], ["--models", "PyTorch's networks and ours"]),
+    ):
+        out = subprocess.run(
+            [*command, *arguments], cwd=repo_root, capture_output=True, text=True
+        ).stdout
+        assert all(word in out for word in words)
+
+
+def test_features(repo_root, tmp_path):
+    sound_tree.make_tree(tmp_path, folds=(1,))
+    clips = ("--clips", tmp_path / "audio", "--batch", 2, "--repeats", 1)
+    missing = ("torch", "tensorflow", "tensorflow_datasets")
+    out = run(repo_root, "features", *clips, missing=missing)
+    assert_environment(out)
+    assert "torch can't be imported here: left out" in out
+    difference = re.search(r"difference of librosa from audiojax: (\S+)", out)
+    assert difference
+    assert float(difference[1]) < 0.02
+    (ours, (_, ratio)), (librosa, _) = rows(out)
+    assert (ours, ratio, librosa) == ("audiojax", "1.00", "librosa")
+
+
+def test_features_of_a_folder_without_sounds(repo_root, tmp_path):
+    with pytest.raises(AssertionError, match="holds no audio file; give a folder with"):
+        run(repo_root, "features", "--clips", tmp_path)
+
+
+def test_models_need_little_but_jax(repo_root):
+    missing = ("torch", "tensorflow", "tensorflow_datasets", "librosa", "soundfile")
+    sizes = ("--models", "resnet50", "--batch", 1, "--repeats", 1)
+    out = run(repo_root, "models", *sizes, missing=missing)
+    assert_environment(out)
+    assert "torch can't be imported here: left out" in out
+    assert "resnet50, float32, 1 images of 128x250" in out
+    ((name, cells),) = rows(out)
+    assert name == "audiojax"
+    step, ours, added, *_ = map(float, cells)
+    assert step > 0
+    assert ours == 1
+    assert added > 0
+
+
+def test_data(repo_root, tmp_path):
+    sound_tree.make_tree(tmp_path / "esc10")
+    sizes = ("--source_dir", tmp_path / "esc10", "--repeats", 1, "--batch", 4)
+    out = run(repo_root, "data", *sizes, "--data_dir", tmp_path)
+    assert_environment(out)
+    assert "9 clips, 44100 Hz, of 12 files" in out
+    prepared = ["audiojax", "librosa, threads", "librosa"]
+    read = ["audiojax", "audiojax, images", "librosa"]
+    assert [name for name, _ in rows(out)] == prepared + read
+    assert [path.name for path in tmp_path.iterdir()] == ["esc10"]
+
+
+def test_train_overhead(repo_root, weights):
+    sizes = ("--epochs", 2, "--rounds", 1, "--checkpoint_seconds", 0.5)
+    made = {"AUDIOJAX_WEIGHTS": str(weights)}
+    out = run(repo_root, "train", "--parts", "overhead", *sizes, **made)
+    assert_environment(out)
+    assert [name for name, _ in rows(out)] == ["time", "processor time"]
+    assert re.search(r"stands still for \d", out)
+
+
+def test_waits(repo_root):
+    sizes = ("--rounds", 1, "--data_epochs", 1, "--epoch_clips", 64, "--step_ms", 20)
+    out = run(repo_root, "train", "--parts", "waits", *sizes)
+    assert "1 epochs of 64 clips of 5 s, 44100 Hz, batch 32, a step of 20 ms" in out
+    found = [(stage, cells[0]) for stage, cells in rows(out)]
+    drivers = ["threads", "tf.data"]
+    assert found == [(s, d) for s in ("audio", "spectrogram") for d in drivers]
