@@ -148,3 +148,38 @@ def read_model(step_dir: epath.Path) -> dict[str, Any]:
 def read_metadata(step_dir: epath.Path) -> dict[str, Any]:
     """What was noted at the moment of the checkpoint."""
     return files.read_json(step_dir / "metadata" / "metadata")
+
+
+def check_tree(step_dir: epath.Path, found: Any, expected: Any) -> None:
+    """Compares names, shapes and types of two trees of arrays, or of their like.
+
+    Raises:
+        InputError: if they differ, so that the checkpoint is of another model.
+    """
+
+    def flat(tree: Any) -> dict[str, tuple[Any, ...]]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {
+            "/".join(_key_name(key) for key in path): (tuple(x.shape), str(x.dtype))
+            for path, x in leaves
+        }
+
+    there, wanted = flat(found), flat(expected)
+    if there != wanted:
+        differ = sorted(
+            name
+            for name in set(there) | set(wanted)
+            if there.get(name) != wanted.get(name)
+        )
+        raise InputError(
+            f"{step_dir} holds another model: {len(differ)} arrays differ, first "
+            f"{differ[0]} (found {there.get(differ[0])}, expected "
+            f"{wanted.get(differ[0])}); use the config it was saved with"
+        )
+
+
+def _key_name(key: Any) -> str:
+    for attribute in ("name", "key", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)

@@ -198,28 +198,10 @@ class Checkpoints:
         return state, restored["metadata"]
 
     def _check_tree(self, step: int, item: str, expected: Any) -> None:
-        """Compares names, shapes and types: Orbax casts a wrong type silently."""
+        """Orbax casts a wrong type silently."""
         saved = self._manager.item_metadata(step)[item]
-
-        def flat(tree: Any) -> dict[str, tuple[Any, ...]]:
-            leaves = jax.tree_util.tree_leaves_with_path(tree)
-            return {
-                "/".join(_key_name(key) for key in path): (tuple(x.shape), str(x.dtype))
-                for path, x in leaves
-            }
-
-        found, wanted = flat(getattr(saved, "tree", saved)), flat(expected)
-        if found != wanted:
-            names = sorted(
-                name
-                for name in set(found) | set(wanted)
-                if found.get(name) != wanted.get(name)
-            )
-            raise InputError(
-                f"{self.directory / str(step)} holds another model: {len(names)} "
-                f"arrays differ, first {names[0]} (found {found.get(names[0])}, "
-                f"expected {wanted.get(names[0])}); use the config it was saved with"
-            )
+        found = getattr(saved, "tree", saved)
+        checkpoint.check_tree(self.directory / str(step), found, expected)
 
 
 def _items(state: Any) -> dict[str, dict[str, Any]]:
@@ -229,10 +211,3 @@ def _items(state: Any) -> dict[str, dict[str, Any]]:
         item = "model" if field.name in MODEL else "training"
         items[item][field.name] = getattr(state, field.name)
     return items
-
-
-def _key_name(key: Any) -> str:
-    for attribute in ("name", "key", "idx"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)

@@ -12,6 +12,7 @@ from audiojax import config as configs
 from audiojax import files
 from audiojax.config import Config
 from audiojax.training import hosts, results, sweep
+from audiojax.workdir import RESULTS
 
 Fields = Mapping[str, Sequence[Any]]
 
@@ -81,7 +82,7 @@ def collect(workdir: epath.PathLike, fields: Fields) -> dict[str, Any]:
     """The points that have results, with their summaries."""
     found = []
     for folder, point in _workdirs(workdir, fields).items():
-        path = epath.Path(folder) / "results.json"
+        path = epath.Path(folder) / RESULTS
         if path.exists():
             summary = files.read_json(path)["summary"]
             found.append({"values": point, "workdir": folder, "summary": summary})

@@ -71,7 +71,7 @@ def check_config(config: Config, workdir: epath.Path) -> None:
     Raises:
         InputError: if it belongs to another one; the fields that differ are listed.
     """
-    path = workdir / "config.json"
+    path = workdir / workdirs.CONFIG
     # A config that no run was begun with binds nobody.
     if not path.exists() or not any(workdir.glob("fold*-seed*")):
         return
@@ -169,7 +169,7 @@ def summarize(
 
 def finished(workdir: epath.Path) -> list[dict[str, Any]]:
     """The entries of all runs in the workdir that are done."""
-    entries = map(files.read_json, workdir.glob("fold*-seed*/result.json"))
+    entries = map(files.read_json, workdir.glob(f"fold*-seed*/{workdirs.RESULT}"))
     return sorted(entries, key=lambda entry: (entry["fold"], entry["seed"]))
 
 
@@ -193,7 +193,7 @@ def write(
                 known[name] = workdirs.read_predictions(path, info.num_classes)
         predictions = [known[entry["name"]] for entry in entries]
         results = summarize(config, info, entries, predictions)
-        files.write_json(workdir / "results.json", results)
+        files.write_json(workdir / workdirs.RESULTS, results)
         # Another process may have finished a run meanwhile, and have written first.
         if len(finished(workdir)) == len(entries):
             return results
@@ -205,7 +205,7 @@ def check_same(results: Mapping[str, Any], workdir: epath.PathLike) -> None:
     Raises:
         InputError: if one differs.
     """
-    there = files.read_json(epath.Path(workdir) / "results.json")
+    there = files.read_json(epath.Path(workdir) / workdirs.RESULTS)
     for name in ("runs", "folds", "summary"):
         if there[name] != results[name]:
             raise InputError(

@@ -11,26 +11,15 @@ from audiojax.datasets.parts import Split
 from audiojax.training.checkpoints import Checkpoints
 from audiojax.training.progress import Progress
 from audiojax.training.steps import TrainState
+from audiojax.workdir import Run
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One training: the fold that is tested on, and the seed of all that is random."""
+def keys(run: Run) -> jax.Array:
+    """Two keys: of what is drawn at the beginning, and of the steps.
 
-    fold: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """The name of the run's folder."""
-        return f"fold{self.fold}-seed{self.seed}"
-
-    def keys(self) -> jax.Array:
-        """Two keys: of what is drawn at the beginning, and of the steps.
-
-        The order of the clips has a stream of its own.
-        """
-        return jax.random.split(jax.random.key(self.seed))
+    The order of the clips has a stream of its own.
+    """
+    return jax.random.split(jax.random.key(run.seed))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,13 +13,15 @@ from typing import Any
 from etils import epath
 
 from audiojax import datasets, files, locks
+from audiojax import workdir as workdirs
 from audiojax.config import Config
 from audiojax.datasets import checks
 from audiojax.errors import InputError
 from audiojax.training import hosts, results
 from audiojax.training.hosts import Hosts
-from audiojax.training.runs import Diverged, Run
+from audiojax.training.runs import Diverged
 from audiojax.training.trainer import Trainer, choose_parallel, open_data
+from audiojax.workdir import Predictions, Run
 
 logger = logging.getLogger(__name__)
 
@@ -98,16 +100,18 @@ def train(
     runs = planned_runs(config)
     results.check_config(config, workdir)
     recordings = load(config) if recordings is None else recordings
-    job = hosts.everyone()
+    job, known = hosts.everyone(), {}
     if job.first:
-        files.write_json(workdir / "config.json", results.describe(config))
-        results.write(config, recordings.info, workdir)
+        files.write_json(workdir / workdirs.CONFIG, results.describe(config))
+        results.write(config, recordings.info, workdir, known)
     diverged: list[Diverged] = []
-    for ends in _ends(config, recordings, workdir, runs, wait):
+    for ends in _ends(config, recordings, workdir, runs, known, wait):
         diverged += [end for end in ends if isinstance(end, Diverged)]
     if diverged:
         raise InputError("; ".join(end.message for end in diverged))
-    return results.write(config, recordings.info, workdir) if job.first else {}
+    if not job.first:
+        return {}
+    return results.write(config, recordings.info, workdir, known)
 
 
 def _ends(
@@ -115,6 +119,7 @@ def _ends(
     recordings: datasets.Recordings,
     workdir: epath.Path,
     runs: Sequence[Run],
+    known: dict[str, Predictions],
     wait: bool,
 ) -> Iterator[list[End]]:
     """Trains the runs, as many at once as fit; gives how each ended."""
@@ -138,7 +143,7 @@ def _ends(
             chosen = [left[i] for i in taken]
             ends = trainer.train(chosen, workdir) if chosen else []
             if team.first:
-                _write_ends(config, recordings.info, workdir, chosen, ends)
+                _write_ends(config, recordings.info, workdir, chosen, ends, known)
         if chosen:
             left = [run for run in left if run not in chosen]
             yield ends
@@ -157,13 +162,13 @@ def is_done(config: Config, workdir: epath.PathLike) -> bool:
     workdir = epath.Path(workdir)
     runs = planned_runs(config)
     results.check_config(config, workdir)
-    return (workdir / "results.json").exists() and all(
+    return (workdir / workdirs.RESULTS).exists() and all(
         _done(workdir, run) for run in runs
     )
 
 
 def _done(workdir: epath.Path, run: Run) -> bool:
-    return (workdir / run.name / "result.json").exists()
+    return (workdir / run.name / workdirs.RESULT).exists()
 
 
 def _take(
@@ -215,16 +220,17 @@ def _write_ends(
     workdir: epath.Path,
     runs: Sequence[Run],
     ends: Sequence[End],
+    known: dict[str, Predictions],
 ) -> None:
     """Writes `result.json` of the runs that came to their end, and `results.json`."""
     for run, end in zip(runs, ends, strict=True):
         if isinstance(end, Diverged):
             logger.error("%s", end.message)
             continue
-        files.write_json(workdir / run.name / "result.json", end)
+        files.write_json(workdir / run.name / workdirs.RESULT, end)
         _log_score(run, end)
     if runs:
-        results.write(config, info, workdir)
+        results.write(config, info, workdir, known)
 
 
 def _log_score(run: Run, entry: dict[str, Any]) -> None:
@@ -253,7 +259,7 @@ def evaluate(
             config.
     """
     workdir = epath.Path(workdir).resolve()
-    if not (workdir / "config.json").exists():
+    if not (workdir / workdirs.CONFIG).exists():
         raise InputError(f"{workdir} holds no runs; train first, without --mode")
     results.check_config(config, workdir)
     entries = results.finished(workdir)
@@ -266,7 +272,7 @@ def evaluate(
         run = Run(entry["fold"], entry["seed"])
         scored, predicted = trainer.evaluate(run, workdir / run.name)
         entry |= scored
-        predictions.append(predicted)
+        predictions.append(Predictions(**predicted))
         _log_score(run, entry)
     return results.summarize(config, recordings.info, entries, predictions)
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from audiojax import augment, features, files, models
+from audiojax import augment, checkpoint, features, files, models
 from audiojax import classifier as classifiers
 from audiojax.augment import Augment
 from audiojax.classifier import Classifier, Variables
@@ -34,8 +34,9 @@ from audiojax.training.program import (
     batch_devices,
 )
 from audiojax.training.progress import Progress
-from audiojax.training.runs import ActiveRun, Diverged, Run
+from audiojax.training.runs import ActiveRun, Diverged, keys
 from audiojax.training.signals import StopSignals
+from audiojax.workdir import CHECKPOINTS, TEST, VALIDATION, Run
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +216,7 @@ class Trainer:
 
     def initial_state(self, run: Run) -> steps.TrainState:
         """The state before the first step."""
-        variables = self.classifier.init(run.keys()[0])
+        variables = self.classifier.init(keys(run)[0])
         if self.config.model.standardize:
             if run.fold not in self._statistics:
                 self._statistics[run.fold] = self._image_statistics(run)
@@ -237,13 +238,19 @@ class Trainer:
 
         Returns:
             The entry's `final`, and `best` if there is one, and the predictions.
+
+        Raises:
+            InputError: if it has no whole checkpoint, or one of another model.
         """
-        with Checkpoints(folder / "checkpoints") as checkpoints:
-            state, metadata = checkpoints.restore(self.abstract_state())
-        test = self.feed.split(run.fold).test
+        step_dir = checkpoint.newest(folder / CHECKPOINTS)
+        model = checkpoint.read_model(step_dir)
+        state = self.abstract_state()
+        wanted = {name: getattr(state, name) for name in model}
+        checkpoint.check_tree(step_dir, model, wanted)
+        progress = Progress(**checkpoint.read_metadata(step_dir))
+        test, state = self.feed.split(run.fold).test, state.replace(**model)
         predictions = self.evaluator.predictions(state.variables, test)
-        scores = self._final_scores(state, Progress(**metadata), test, predictions)
-        return scores, predictions
+        return self._final_scores(state, progress, test, predictions), predictions
 
     def _final_scores(
         self,
@@ -292,11 +299,11 @@ class Trainer:
         """The run as it stands: its newest checkpoint, or its beginning."""
         checkpoints = None
         if self.hosts.first:
-            checkpoints = opened.enter_context(Checkpoints(folder / "checkpoints"))
+            checkpoints = opened.enter_context(Checkpoints(folder / CHECKPOINTS))
         state, progress = self._beginning(run, checkpoints)
         if int(state.step):
             logger.info("%s goes on at step %d", run.name, int(state.step))
-        split, key = self.feed.split(run.fold), run.keys()[1]
+        split, key = self.feed.split(run.fold), keys(run)[1]
         return ActiveRun(run, folder, split, key, state, progress, checkpoints)
 
     def _beginning(
@@ -345,9 +352,9 @@ class Trainer:
     def _finish(self, active: ActiveRun, state: steps.TrainState) -> dict[str, Any]:
         """Writes the predictions of a run that is done, and gives its entry."""
         predictions = self.evaluator.predictions(state.variables, active.split.test)
-        written = {"predictions.npz": predictions}
+        written = {TEST: predictions}
         if len(active.split.validation):
-            written["validation.npz"] = self.evaluator.predictions(
+            written[VALIDATION] = self.evaluator.predictions(
                 state.variables, active.split.validation
             )
         if self.hosts.first:
