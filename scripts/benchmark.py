@@ -52,8 +52,9 @@ from audiojax.features import PRESETS, LogMel, log_mel
 from audiojax.training import sweep
 from audiojax.training import trainer as train
 from audiojax.training.checkpoints import Checkpoints
-from audiojax.training.loop import STEPS_AHEAD, Run
+from audiojax.training.loop import STEPS_AHEAD
 from audiojax.training.progress import Scalars
+from audiojax.training.runs import Run
 
 OURS = "audiojax"
 
@@ -598,7 +599,7 @@ def print_overhead(
             for name, duration in calls:
                 took[name] = took.get(name, 0) + duration
             still.append(took)
-    steps = config.epochs * trainer.steps_per_epoch(run)
+    steps = config.epochs * trainer.feed.steps_per_epoch(run.fold)
     every = f"one every {args.checkpoint_seconds:g} s and the last"
     print(
         f"\n{config.model.name}, {recordings.info.name}, {steps} steps of "
@@ -643,8 +644,8 @@ def _timed(
 
 def bare_training(trainer: train.Trainer, run: Run) -> None:
     """The steps of `Trainer.train` and its predictions, and nothing else."""
-    config, data, split = trainer.config, trainer.data, trainer.split(run)
-    program = trainer.program(1, trainer.steps_per_epoch(run))
+    config, data, split = trainer.config, trainer.data, trainer.feed.split(run.fold)
+    program = trainer.programs.get(1, trainer.feed.steps_per_epoch(run.fold))
     state, pending = trainer.initial_state(run), collections.deque()
     key = jax.random.key(run.seed)
     for epoch in range(config.epochs):
@@ -663,7 +664,7 @@ def bare_training(trainer: train.Trainer, run: Run) -> None:
             pending.append(metrics)
             if len(pending) > STEPS_AHEAD:
                 jax.block_until_ready(pending.popleft())
-    trainer.predictions(state.variables, split.test)
+    trainer.evaluator.predictions(state.variables, split.test)
 
 
 def print_waits(

@@ -17,8 +17,7 @@ import pytest
 from etils import epath
 
 from audiojax.errors import InputError, Interrupted
-from audiojax.training import loop, sweep
-from audiojax.training import trainer as train
+from audiojax.training import loop, program, sweep, trainer
 from audiojax.training.checkpoints import Checkpoints
 from tests import processes, tiny
 
@@ -47,9 +46,9 @@ def command(config, workdir, *more, folds="1,"):
 
 def outcome(config, workdir, run=RUN):
     """All that a training ends with: the state's arrays, and the files' bytes."""
-    trainer = train.Trainer(config, train.open_data(config, sweep.load(config)))
+    built = trainer.Trainer(config, trainer.open_data(config, sweep.load(config)))
     with Checkpoints(epath.Path(workdir) / run / "checkpoints") as checkpoints:
-        state, progress = checkpoints.restore(trainer.abstract_state())
+        state, progress = checkpoints.restore(built.abstract_state())
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
     arrays = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
     del progress["seconds"]
@@ -146,7 +145,7 @@ def before_step(step, act):
 
     def acting(self, parts):
         if self.step == step:
-            self.lanes[0].checkpoints.wait()
+            self.runs[0].checkpoints.wait()
             act()
         advance(self, parts)
 
@@ -321,7 +320,7 @@ def test_three_processes_share_a_sweep_and_one_is_killed(config, tmp_path, monke
     alone = config.copy_and_resolve_references()
     alone.sweep.folds, alone.sweep.seeds = (1, 2), (0, 1, 2)
     alone.epochs, alone.parallel = 8, "data_parallel"
-    monkeypatch.setattr(train, "batch_devices", lambda _, devices: devices[:1])
+    monkeypatch.setattr(program, "batch_devices", lambda _, devices: devices[:1])
     expected = sweep.train(alone, tmp_path / "alone")
     for run in (*results["runs"], *expected["runs"]):
         assert run.pop("seconds") > 0
