@@ -8,7 +8,7 @@ from flax import traverse_util
 from audiojax import classifier, models
 from audiojax.datasets import DATASETS
 from audiojax.task import TASKS
-from audiojax.training import trainer as train
+from audiojax.training import trainer
 from tests.conftest import REPO_ROOT
 
 NAMES = sorted(
@@ -50,7 +50,7 @@ def test_a_config_changes_values_alone_and_names_what_there_is(name):
     assert fields(config).keys() == fields(load("common")).keys()
     assert config.data.name in DATASETS
     assert config.model.name in models.MODELS
-    assert config.parallel in train.PARALLEL
+    assert config.parallel in trainer.PARALLEL
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"common"}))

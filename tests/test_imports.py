@@ -25,8 +25,9 @@ TRAINING = [
     ["sweep"],
     ["trainer", "results"],
     ["loop"],
-    ["progress"],
-    ["steps", "evaluate"],
+    ["runs", "evaluate"],
+    ["progress", "program", "feed"],
+    ["steps"],
     ["checkpoints", "optimizer", "hosts", "signals"],
 ]
 

@@ -72,7 +72,7 @@ def test_a_newer_format_is_refused(trained, tmp_path):
     shutil.copytree(trained[0], tmp_path / "w")
     for path in (tmp_path / "w").rglob("manifest.json"):
         files.write_json(path, {**files.read_json(path), "format": 99})
-    with pytest.raises(InputError, match="has format 99, and this version of audiojax reads"):
+    with pytest.raises(InputError, match="has format 99, and this version"):
         Workdir(tmp_path / "w").variables(Run(1, 0))
 
 

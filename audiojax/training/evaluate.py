@@ -10,10 +10,9 @@ import numpy as np
 
 from audiojax.classifier import Classifier, Variables
 from audiojax.clips import by_clip
-from audiojax.training import steps
+from audiojax.training import program, steps
 from audiojax.training.feed import Data, Feed
 from audiojax.training.hosts import Hosts
-from audiojax.training.program import batch_devices
 
 
 def predict(
@@ -64,7 +63,7 @@ class Evaluator:
         """
         self._task, self._info = classifier.task, data.info
         self._feed, self._hosts = feed, hosts
-        devices = batch_devices(batch_size, jax.local_devices())
+        devices = program.batch_devices(batch_size, jax.local_devices())
         compiled = steps.data_parallel_eval(steps.make_eval_step(classifier), devices)
         self._eval_step = lambda variables, batch: compiled(
             variables, steps.shard(batch, len(devices))

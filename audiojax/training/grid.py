@@ -47,7 +47,7 @@ def train(config: Config, workdir: epath.PathLike, fields: Fields) -> dict[str, 
             if sweep.is_done(at[folder], folder):
                 continue
             sweep.train(at[folder], folder, wait=wait)
-            # The next point has other programs; see `train.MOST_PROGRAMS`.
+            # The next point has other programs; see `program.MOST_PROGRAMS`.
             jax.clear_caches()
             _write(workdir, fields)
     return _write(workdir, fields)

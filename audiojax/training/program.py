@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 
-from audiojax.training import steps
+from audiojax.augment import Changes
+from audiojax.classifier import Classifier
+from audiojax.training import optimizer, steps
 
 logger = logging.getLogger(__name__)
+
+# Compiled programs kept. On CPUs each takes thousands of memory maps, of which a
+# process may have 65530: a dozen of a large network would end it.
+MOST_PROGRAMS = 4
 
 
 def batch_devices(batch_size: int, devices: Sequence[Any]) -> list[Any]:
@@ -117,3 +123,59 @@ class Program:
     num_steps: int
     learning_rate: optax.Schedule
     train_step: Any
+
+
+class Programs:
+    """The programs of a training, each compiled once; the last few are kept."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        recipe: optimizer.Recipe,
+        changes: Changes,
+        trainable: Collection[str],
+        *,
+        epochs: int,
+        spread: Callable[[int], Spread],
+    ):
+        """Compiles nothing yet.
+
+        Args:
+            classifier: what is trained.
+            recipe: how.
+            changes: what is done to each batch.
+            trainable: names of the stages that train.
+            epochs: in all.
+            spread: for a number of runs side by side, how they are laid over devices.
+        """
+        self._classifier, self._recipe = classifier, recipe
+        self._changes, self._trainable = changes, trainable
+        self._epochs, self._spread = epochs, spread
+        self.kept: dict[tuple[int, int], Program] = {}
+
+    def get(self, num_runs: int, steps_per_epoch: int) -> Program:
+        """The program for a number of runs side by side and of steps in an epoch."""
+        key = num_runs, steps_per_epoch
+        if key not in self.kept:
+            if len(self.kept) == MOST_PROGRAMS:
+                self.kept.clear()
+                jax.clear_caches()
+            self.kept[key] = self._build(num_runs, steps_per_epoch)
+        return self.kept[key]
+
+    def _build(self, num_runs: int, steps_per_epoch: int) -> Program:
+        spread, schedule = self._spread(num_runs), (steps_per_epoch, self._epochs)
+        step = steps.make_train_step(
+            self._classifier,
+            optimizer.create(self._recipe, *schedule),
+            spread.axis_name,
+            self._changes,
+            self._trainable,
+        )
+        return Program(
+            spread=spread,
+            steps_per_epoch=steps_per_epoch,
+            num_steps=self._epochs * steps_per_epoch,
+            learning_rate=optimizer.learning_rate(self._recipe, *schedule),
+            train_step=spread.compiled(step),
+        )

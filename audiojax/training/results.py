@@ -79,7 +79,10 @@ def check_config(config: Config, workdir: epath.Path) -> None:
     differ = [
         f"config.{name}: there {theirs.get(name)!r}, here {ours.get(name)!r}"
         for name in sorted(set(ours) | set(theirs))
-        if ours.get(name) != theirs.get(name) and name not in MAY_CHANGE
+        if ours.get(name) != theirs.get(name)
+        and name not in MAY_CHANGE
+        # What an older config has not was off, as it is by default.
+        and (name in theirs or ours[name])
     ]
     if differ:
         raise InputError(

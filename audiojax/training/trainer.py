@@ -19,20 +19,15 @@ from audiojax.augment import Augment
 from audiojax.classifier import Classifier, Variables
 from audiojax.config import Config
 from audiojax.datasets import Recordings, batches
+from audiojax.datasets import balance as balances
 from audiojax.errors import InputError
-from audiojax.training import optimizer, steps
+from audiojax.training import optimizer, program, steps
 from audiojax.training.checkpoints import Checkpoints
 from audiojax.training.evaluate import Evaluator
 from audiojax.training.feed import Data, Feed
 from audiojax.training.hosts import Hosts
 from audiojax.training.loop import Loop, LoopSettings
-from audiojax.training.program import (
-    DataParallel,
-    Program,
-    SeedParallel,
-    Spread,
-    batch_devices,
-)
+from audiojax.training.program import DataParallel, Programs, SeedParallel, Spread
 from audiojax.training.progress import Progress
 from audiojax.training.runs import ActiveRun, Diverged, keys
 from audiojax.training.signals import StopSignals
@@ -43,9 +38,6 @@ logger = logging.getLogger(__name__)
 # With fewer clips on each device, several runs side by side use the devices better
 # than one run over all of them.
 CLIPS_PER_DEVICE = 32
-# Compiled programs kept. On CPUs each takes thousands of memory maps, of which a
-# process may have 65530: a dozen of a large network would end it.
-MOST_PROGRAMS = 4
 PARALLEL = ("auto", "data_parallel", "seed_parallel")
 
 
@@ -61,7 +53,15 @@ def choose_parallel(config: Config, num_runs: int) -> str:
         config: `parallel` and `batch_size` are read. "auto" trains runs side by side
             where a device would get fewer than `CLIPS_PER_DEVICE` clips of a batch.
         num_runs: that wait to be trained.
+
+    Raises:
+        InputError: for an unknown choice.
     """
+    if config.parallel not in PARALLEL:
+        raise InputError(
+            f"config.parallel is {config.parallel!r}; choose one of "
+            f"{', '.join(PARALLEL)}"
+        )
     if config.parallel != "auto":
         return config.parallel
     small = config.batch_size < CLIPS_PER_DEVICE * jax.device_count()
@@ -72,7 +72,7 @@ def open_data(config: Config, recordings: Recordings) -> Data:
     """The data in the form that `config.data.stage` asks for.
 
     Raises:
-        InputError: for recordings at another rate.
+        InputError: for an unknown stage, or recordings at another rate.
     """
     rate, stage = config.features.sample_rate, config.data.stage
     if recordings.info.sample_rate != rate:
@@ -82,6 +82,11 @@ def open_data(config: Config, recordings: Recordings) -> Data:
         )
     if stage == "audio":
         return Data(recordings, images=None)
+    if stage != "spectrogram":
+        raise InputError(
+            f"config.data.stage is {stage!r}; choose spectrogram (each image is made "
+            "once) or audio (images are made in the training step)"
+        )
     model = classifiers.create(config, recordings.info.classes, recordings.info.task)
     images = batches.image_cache(
         recordings,
@@ -123,6 +128,7 @@ class Trainer:
             config, data.info.classes, data.info.task, axis_name=axis_name
         )
         self._check_batch_size()
+        balances.check(config.data.balance)
         frozen = classifiers.frozen_stages(config, self.classifier.network)
         stages = models.stage_paths(self.classifier.network)
         self._trainable = tuple(name for name in stages if name not in frozen)
@@ -138,7 +144,14 @@ class Trainer:
         self.evaluator = Evaluator(
             self.classifier, data, self.feed, config.batch_size, self.hosts
         )
-        self._programs: dict[tuple[int, int], Program] = {}
+        self.programs = Programs(
+            self.classifier,
+            recipe(config),
+            augment.changes(Augment(**config.augment)),
+            self._trainable,
+            epochs=config.epochs,
+            spread=self._spread,
+        )
         # By fold: what every seed of it shares.
         self._statistics: dict[int, Variables] = {}
 
@@ -157,41 +170,13 @@ class Trainer:
             return 1
         return jax.local_device_count()
 
-    def program(self, num_runs: int, steps_per_epoch: int) -> Program:
-        """What is compiled, once for each number of runs and of steps."""
-        key = num_runs, steps_per_epoch
-        if key not in self._programs:
-            if len(self._programs) == MOST_PROGRAMS:
-                self._programs.clear()
-                jax.clear_caches()
-            self._programs[key] = self._build(num_runs, steps_per_epoch)
-        return self._programs[key]
-
-    def _build(self, num_runs: int, steps_per_epoch: int) -> Program:
-        spread = self._spread(num_runs)
-        settings, epochs = recipe(self.config), self.config.epochs
-        step = steps.make_train_step(
-            self.classifier,
-            optimizer.create(settings, steps_per_epoch, epochs),
-            spread.axis_name,
-            augment.changes(Augment(**self.config.augment)),
-            self._trainable,
-        )
-        return Program(
-            spread=spread,
-            steps_per_epoch=steps_per_epoch,
-            num_steps=epochs * steps_per_epoch,
-            learning_rate=optimizer.learning_rate(settings, steps_per_epoch, epochs),
-            train_step=spread.compiled(step),
-        )
-
     def _spread(self, num_runs: int) -> Spread:
         if self.parallel == "seed_parallel":
             return SeedParallel(jax.local_devices()[:num_runs])
         if self.hosts.count > 1:
             return DataParallel(jax.local_devices(), everywhere=True)
-        devices = batch_devices(self.config.batch_size, jax.local_devices())
-        return DataParallel(devices)
+        size = self.config.batch_size
+        return DataParallel(program.batch_devices(size, jax.local_devices()))
 
     def _settings(self) -> LoopSettings:
         fields = (field.name for field in dataclasses.fields(LoopSettings))
@@ -326,9 +311,9 @@ class Trainer:
     ) -> list[tuple[ActiveRun, dict[str, Any] | Diverged]]:
         """Trains runs of the same step to the end, and scores them."""
         steps_per_epoch = self.feed.steps_per_epoch(runs[0].run.fold)
-        program = self.program(len(runs), steps_per_epoch)
+        compiled = self.programs.get(len(runs), steps_per_epoch)
         with Loop(
-            program,
+            compiled,
             runs,
             settings=self._settings(),
             hosts=self.hosts,
@@ -344,7 +329,7 @@ class Trainer:
             (
                 active,
                 active.diverged
-                or self._finish(active, program.spread.part(loop.state, i)),
+                or self._finish(active, compiled.spread.part(loop.state, i)),
             )
             for i, active in enumerate(runs)
         ]

@@ -19,10 +19,11 @@ from etils import epath
 
 from audiojax.config import Config
 from audiojax.datasets import Recordings, batches
-from audiojax.training import trainer as train
+from audiojax.training import trainer as trainers
 from audiojax.training.checkpoints import Checkpoints
-from audiojax.training.loop import STEPS_AHEAD, Run
+from audiojax.training.loop import STEPS_AHEAD
 from audiojax.training.progress import Scalars
+from audiojax.workdir import Run
 
 CHECKPOINT_SECONDS = 60.0  # as in configs/common.py
 
@@ -40,7 +41,7 @@ def print_overhead(
     """
     # What is imported once in a process is not counted.
     importlib.import_module("clu.metric_writers")
-    trainer = train.Trainer(config, train.open_data(config, recordings))
+    trainer = trainers.Trainer(config, trainers.open_data(config, recordings))
     run = Run(fold=config.sweep.folds[0], seed=0)
     calls: list[tuple[str, float]] = []
 
@@ -77,7 +78,7 @@ def print_overhead(
             for name, duration in calls:
                 took[name] = took.get(name, 0) + duration
             still.append(took)
-    steps = config.epochs * trainer.steps_per_epoch(run)
+    steps = config.epochs * trainer.feed.steps_per_epoch(run.fold)
     every = f"one every {args.checkpoint_seconds:g} s and the last"
     print(
         f"\n{config.model.name}, {recordings.info.name}, {steps} steps of "
@@ -120,10 +121,10 @@ def _timed(
     return timed
 
 
-def bare_training(trainer: train.Trainer, run: Run) -> None:
+def bare_training(trainer: trainers.Trainer, run: Run) -> None:
     """The steps of `Trainer.train` and its predictions, and nothing else."""
-    config, data, split = trainer.config, trainer.data, trainer.split(run)
-    program = trainer.program(1, trainer.steps_per_epoch(run))
+    config, data, split = trainer.config, trainer.data, trainer.feed.split(run.fold)
+    program = trainer.programs.get(1, trainer.feed.steps_per_epoch(run.fold))
     state, pending = trainer.initial_state(run), collections.deque()
     key = jax.random.key(run.seed)
     for epoch in range(config.epochs):
@@ -142,4 +143,4 @@ def bare_training(trainer: train.Trainer, run: Run) -> None:
             pending.append(metrics)
             if len(pending) > STEPS_AHEAD:
                 jax.block_until_ready(pending.popleft())
-    trainer.predictions(state.variables, split.test)
+    trainer.evaluator.predictions(state.variables, split.test)

@@ -8,7 +8,7 @@ import pytest
 from audiojax import datasets
 from audiojax.datasets import from_arrays
 from audiojax.errors import InputError
-from audiojax.training import trainer as train
+from audiojax.training import trainer
 from tests import tiny
 
 
@@ -241,7 +241,7 @@ def test_training_does_without_tensorflow(repo_root, tmp_path):
 def test_arrays_at_another_rate_than_the_model_s():
     config = tiny.get_config()
     with pytest.raises(InputError, match=r"at 1000 Hz, but .*sample_rate is 22050"):
-        train.open_data(config, from_arrays(noises(), NAMES, 1000, fold=FOLDS))
+        trainer.open_data(config, from_arrays(noises(), NAMES, 1000, fold=FOLDS))
 
 
 def test_it_is_public():

@@ -17,8 +17,7 @@ import pytest
 from etils import epath
 
 from audiojax.errors import InputError, Interrupted
-from audiojax.training import loop, sweep
-from audiojax.training import trainer as train
+from audiojax.training import loop, sweep, trainer
 from audiojax.training.checkpoints import Checkpoints
 from tests import processes, tiny
 
@@ -47,9 +46,9 @@ def command(config, workdir, *more, folds="1,"):
 
 def outcome(config, workdir, run=RUN):
     """All that a training ends with: the state's arrays, and the files' bytes."""
-    trainer = train.Trainer(config, train.open_data(config, sweep.load(config)))
+    built = trainer.Trainer(config, trainer.open_data(config, sweep.load(config)))
     with Checkpoints(epath.Path(workdir) / run / "checkpoints") as checkpoints:
-        state, progress = checkpoints.restore(trainer.abstract_state())
+        state, progress = checkpoints.restore(built.abstract_state())
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
     arrays = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
     del progress["seconds"]
@@ -146,7 +145,7 @@ def before_step(step, act):
 
     def acting(self, parts):
         if self.step == step:
-            self.lanes[0].checkpoints.wait()
+            self.runs[0].checkpoints.wait()
             act()
         advance(self, parts)
 

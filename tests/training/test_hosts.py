@@ -9,8 +9,7 @@ import pytest
 from etils import epath
 
 from audiojax.errors import InputError
-from audiojax.training import hosts, sweep
-from audiojax.training import trainer as train
+from audiojax.training import hosts, sweep, trainer
 from audiojax.training.checkpoints import Checkpoints
 from audiojax.training.hosts import Hosts
 from tests import processes, tiny
@@ -19,7 +18,7 @@ from tests import processes, tiny
 def test_one_process_keeps_what_it_has():
     alone, values = Hosts(), np.arange(5)
     assert alone.first
-    assert alone.tell(lambda: {"a": 1}) == {"a": 1}
+    assert alone.broadcast(lambda: {"a": 1}) == {"a": 1}
     assert alone.copy(values) is values
     np.testing.assert_array_equal(alone.share(values), values)
     np.testing.assert_array_equal(alone.gather(values, 5), values)
@@ -59,7 +58,7 @@ def test_what_the_first_decides_all_are_told(monkeypatch, decided):
     monkeypatch.setattr(
         utils, "broadcast_one_to_all", lambda x: [spoken.append(x), x][1]
     )
-    assert Hosts(0, 2).tell(lambda: decided) == decided
+    assert Hosts(0, 2).broadcast(lambda: decided) == decided
     heard = iter(spoken)
 
     def hear(placeholder):
@@ -68,7 +67,7 @@ def test_what_the_first_decides_all_are_told(monkeypatch, decided):
         return told
 
     monkeypatch.setattr(utils, "broadcast_one_to_all", hear)
-    assert Hosts(1, 2).tell(pytest.fail) == decided
+    assert Hosts(1, 2).broadcast(pytest.fail) == decided
 
 
 def test_a_job_without_its_other_processes_is_said():
@@ -127,10 +126,10 @@ def together(config, alone, tmp_path_factory):
 
 def restored(config, workdir):
     """State and progress of the last checkpoint."""
-    trainer = train.Trainer(config, train.open_data(config, sweep.load(config)))
+    built = trainer.Trainer(config, trainer.open_data(config, sweep.load(config)))
     folder = epath.Path(workdir) / "fold1-seed0" / "checkpoints"
     with Checkpoints(folder) as checkpoints:
-        state, progress = checkpoints.restore(trainer.abstract_state())
+        state, progress = checkpoints.restore(built.abstract_state())
     return jax.device_get(state), progress
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from etils import epath
@@ -5,6 +7,7 @@ from etils import epath
 from audiojax import files
 from audiojax.datasets import Info
 from audiojax.training import results
+from audiojax.workdir import Predictions
 from tests import tiny
 
 INFO = Info("made", ("a", "b"), 22050, ())
@@ -19,7 +22,7 @@ def entry(fold, seed, accuracy, **more):
 def predicted(margins, label=(0, 0, 1, 1)):
     """Logits of which the first is larger by so much than the second."""
     logits = np.stack([np.asarray(margins), np.zeros(4)], axis=1)
-    return {"logits": logits, "label": np.array(label), "filename": np.arange(4)}
+    return Predictions(np.array(["a", "b", "c", "d"]), np.array(label), logits)
 
 
 def test_summary_is_arithmetic_over_seeds_and_folds():
@@ -55,17 +58,18 @@ def test_results_hold_every_finished_run_of_the_workdir(tmp_path):
     workdir = epath.Path(tmp_path)
     for fold, seed in ((10, 0), (2, 1), (2, 0)):
         folder = workdir / f"fold{fold}-seed{seed}"
-        files.write_arrays(folder / "predictions.npz", predicted([1, 1, -1, -1]))
+        arrays = dataclasses.asdict(predicted([1, 1, -1, -1]))
+        files.write_arrays(folder / "predictions.npz", arrays)
         files.write_json(folder / "result.json", entry(fold, seed, 1.0))
     (workdir / "fold3-seed0" / "checkpoints").mkdir(parents=True)
-    written = results.write(tiny.get_config(), INFO, workdir)
+    written = results.write(tiny.get_config(), INFO, workdir, {})
     names = [run["name"] for run in written["runs"]]
     assert names == ["fold2-seed0", "fold2-seed1", "fold10-seed0"]
     assert files.read_json(workdir / "results.json") == written
 
 
 def test_nothing_finished_is_an_empty_table(tmp_path):
-    written = results.write(tiny.get_config(), INFO, epath.Path(tmp_path))
+    written = results.write(tiny.get_config(), INFO, epath.Path(tmp_path), {})
     assert written["runs"] == written["folds"] == []
     assert "fold" in results.table(written)
 

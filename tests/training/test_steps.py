@@ -7,6 +7,7 @@ import optax
 import pytest
 from sklearn import metrics
 
+from audiojax import augment
 from audiojax.augment import Augment
 from audiojax.classifier import Classifier
 from audiojax.clips import ClipPolicy
@@ -192,7 +193,7 @@ def test_seeds_side_by_side_never_speak():
 def test_dropout_and_augmentation_know_nothing_of_devices():
     """Equal clips get masks of their own, the same on one device and on eight."""
     optimizer = optax.sgd(1.0)
-    augment = Augment(shift=1.0, time_mask=0.3, mel_mask=0.3)
+    changes = augment.changes(Augment(shift=1.0, time_mask=0.3, mel_mask=0.3))
     one_clip = make_batch(1)
     batch = {name: np.repeat(value, 16, axis=0) for name, value in one_clip.items()}
     found = []
@@ -202,7 +203,7 @@ def test_dropout_and_augmentation_know_nothing_of_devices():
                 make_classifier(steps.AXIS, dropout=0.5),
                 optimizer,
                 steps.AXIS,
-                augment,
+                changes,
             ),
             jax.devices()[:count],
         )

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from audiojax.errors import InputError
-from audiojax.training import results, sweep
-from audiojax.training import trainer as train
+from audiojax.training import results, sweep, trainer
 from tests import tiny
 
 
@@ -87,7 +86,7 @@ def test_finished_runs_are_not_repeated(config, workdir, monkeypatch):
     def never(*_):
         raise AssertionError("a finished run was trained again")
 
-    monkeypatch.setattr(train.Trainer, "train", never)
+    monkeypatch.setattr(trainer.Trainer, "train", never)
     before = (workdir / "results.json").read_bytes()
     sweep.train(config, workdir)
     assert (workdir / "results.json").read_bytes() == before

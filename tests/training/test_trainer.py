@@ -1,4 +1,3 @@
-import contextlib
 import dataclasses
 import json
 import signal
@@ -12,9 +11,9 @@ from sklearn import metrics
 
 from audiojax import datasets
 from audiojax.errors import InputError, Interrupted
-from audiojax.training import sweep
-from audiojax.training import trainer as train
-from audiojax.training.loop import Run
+from audiojax.training import program, sweep, trainer
+from audiojax.training.checkpoints import Checkpoints
+from audiojax.training.runs import Diverged, Run
 from tests import tiny
 
 
@@ -47,52 +46,52 @@ def make_trainer(config):
     """Trainers for the config as it is at the call."""
 
     def make(parallel="data_parallel"):
-        data = train.open_data(config, recordings_for(config))
-        return train.Trainer(config, data, parallel)
+        data = trainer.open_data(config, recordings_for(config))
+        return trainer.Trainer(config, data, parallel)
 
     return make
 
 
-def train_one(trainer, workdir, seed=0) -> Any:
+def train_one(built, workdir, seed=0) -> Any:
     """Trains fold 1 and gives its entry."""
-    (end,) = trainer.train([Run(fold=1, seed=seed)], epath.Path(workdir))
+    (end,) = built.train([Run(fold=1, seed=seed)], epath.Path(workdir))
     return end
 
 
-def train_seeds(trainer, workdir, seeds):
+def train_seeds(built, workdir, seeds):
     """Trains fold 1 with several seeds side by side."""
-    return trainer.train([Run(1, seed) for seed in seeds], epath.Path(workdir))
+    return built.train([Run(1, seed) for seed in seeds], epath.Path(workdir))
 
 
 def read_lines(run_dir):
     return [json.loads(x) for x in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def before_step(trainer, change, lanes=1):
+def before_step(built, change, num_runs=1):
     """Lets `change` see the state and replace the batch of every step."""
     steps_per_epoch = 5
-    program = trainer.program(lanes, steps_per_epoch)
+    compiled = built.programs.get(num_runs, steps_per_epoch)
 
     def train_step(state, batch, key):
-        return program.train_step(state, change(state, batch) or batch, key)
+        return compiled.train_step(state, change(state, batch) or batch, key)
 
-    changed = dataclasses.replace(program, train_step=train_step)
-    trainer._programs[lanes, steps_per_epoch] = changed
+    changed = dataclasses.replace(compiled, train_step=train_step)
+    built.programs.kept[num_runs, steps_per_epoch] = changed
 
 
-def raise_signal_at(trainer, step, signum):
+def raise_signal_at(built, step, signum):
     """Sends the process a signal while the trainer computes that step."""
 
     def change(state, _batch):
         if int(state.step) == step:
             signal.raise_signal(signum)
 
-    before_step(trainer, change)
+    before_step(built, change)
 
 
-def saved_state(trainer, run_dir):
-    with train.Checkpoints(run_dir / "checkpoints") as checkpoints:
-        return jax.device_get(checkpoints.restore(trainer.abstract_state())[0])
+def saved_state(built, run_dir):
+    with Checkpoints(run_dir / "checkpoints") as checkpoints:
+        return jax.device_get(checkpoints.restore(built.abstract_state())[0])
 
 
 def assert_equal_trees(a, b):
@@ -185,7 +184,7 @@ def test_seeds_side_by_side_stop_and_go_on_as_one_or_many(make_trainer, tmp_path
         if int(state.step[0]) == 6:
             signal.raise_signal(signal.SIGTERM)
 
-    before_step(stopped, change, lanes=3)
+    before_step(stopped, change, num_runs=3)
     with pytest.raises(Interrupted):
         train_seeds(stopped, parts, range(3))
     alone = make_trainer("seed_parallel")
@@ -194,7 +193,7 @@ def test_seeds_side_by_side_stop_and_go_on_as_one_or_many(make_trainer, tmp_path
         if int(state.step[0]) == 8:
             signal.raise_signal(signal.SIGINT)
 
-    before_step(alone, stop_again, lanes=1)
+    before_step(alone, stop_again, num_runs=1)
     with pytest.raises(Interrupted):
         train_seeds(alone, parts, [1])
     train_seeds(make_trainer("seed_parallel"), parts, range(3))
@@ -231,25 +230,25 @@ def test_both_stages_give_the_same_images_and_scores(config, tmp_path):
     found = {}
     for stage in ("audio", "spectrogram"):
         config.data.stage = stage
-        data = train.open_data(config, recordings_for(config))
-        trainer = train.Trainer(config, data)
-        batch = next(trainer.eval_batches(trainer.split(Run(1, 0)).train))
-        image = np.asarray(jax.jit(trainer.classifier.batch_image)(batch))
-        found[stage] = image, train_one(trainer, tmp_path / stage)["final"]
+        data = trainer.open_data(config, recordings_for(config))
+        built = trainer.Trainer(config, data)
+        batch = next(built.feed.evaluation(built.feed.split(1).train))
+        image = np.asarray(jax.jit(built.classifier.batch_image)(batch))
+        found[stage] = image, train_one(built, tmp_path / stage)["final"]
     (audio, from_audio), (spectrogram, from_spectrogram) = found.values()
     np.testing.assert_allclose(audio, spectrogram, rtol=1e-5, atol=1e-5)
     assert from_audio["accuracy"] == from_spectrogram["accuracy"]
 
 
 def test_standardization_uses_the_training_clips_alone(config, make_trainer):
-    trainer = make_trainer()
-    image = jax.jit(trainer.classifier.image)
+    built = make_trainer()
+    image = jax.jit(built.classifier.image)
     audio = [
-        trainer.data.recordings.audio(i)[: trainer.classifier.clip_policy.num_samples]
-        for i in trainer.split(Run(1, 0)).train
+        built.data.recordings.audio(i)[: built.classifier.clip_policy.num_samples]
+        for i in built.feed.split(1).train
     ]
     images = np.asarray(image(np.stack(audio)), np.float64)
-    state = trainer.initial_state(Run(1, 0))
+    state = built.initial_state(Run(1, 0))
     np.testing.assert_allclose(state.input["mean"], images.mean((0, 1, 2)), rtol=1e-4)
     np.testing.assert_allclose(state.input["std"], images.std((0, 1, 2)), rtol=1e-4)
     config.model.standardize = False
@@ -262,17 +261,17 @@ def test_a_training_that_diverges_stops_and_keeps_the_last_good_state(
     config, make_trainer, tmp_path
 ):
     config.max_skipped_in_a_row = 3
-    trainer = make_trainer()
+    built = make_trainer()
 
     def poison(state, batch):
         if int(state.step) >= 4:
             return {**batch, "image": batch["image"] * np.nan}
         return None
 
-    before_step(trainer, poison)
-    end = train_one(trainer, tmp_path)
-    assert isinstance(end, train.Diverged)
-    assert "fold1-seed0 diverged" in str(end)
+    before_step(built, poison)
+    end = train_one(built, tmp_path)
+    assert isinstance(end, Diverged)
+    assert "fold1-seed0 diverged" in end.message
     state = saved_state(make_trainer(), tmp_path / "fold1-seed0")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
     assert int(state.skipped_in_a_row) >= 3
@@ -281,7 +280,7 @@ def test_a_training_that_diverges_stops_and_keeps_the_last_good_state(
 def test_a_seed_that_diverges_leaves_the_others_alone(config, make_trainer, tmp_path):
     config.max_skipped_in_a_row = 3
     train_one(make_trainer("seed_parallel"), tmp_path / "alone", 1)
-    trainer = make_trainer("seed_parallel")
+    built = make_trainer("seed_parallel")
 
     def poison(state, batch):
         if int(state.step[0]) >= 4:
@@ -290,9 +289,9 @@ def test_a_seed_that_diverges_leaves_the_others_alone(config, make_trainer, tmp_
             return {**batch, "image": image}
         return None
 
-    before_step(trainer, poison, lanes=2)
-    lost, kept = train_seeds(trainer, tmp_path / "both", [0, 1])
-    assert isinstance(lost, train.Diverged)
+    before_step(built, poison, num_runs=2)
+    lost, kept = train_seeds(built, tmp_path / "both", [0, 1])
+    assert isinstance(lost, Diverged)
     assert isinstance(kept, dict)
     assert kept["skipped_steps"] == 0
     np.testing.assert_allclose(
@@ -301,23 +300,23 @@ def test_a_seed_that_diverges_leaves_the_others_alone(config, make_trainer, tmp_
 
 
 def test_abstract_state_is_the_state_without_computing(make_trainer):
-    trainer = make_trainer()
+    built = make_trainer()
 
     def shapes(tree):
         return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)
 
-    assert shapes(trainer.abstract_state()) == shapes(trainer.initial_state(Run(1, 0)))
+    assert shapes(built.abstract_state()) == shapes(built.initial_state(Run(1, 0)))
 
 
 def test_unknown_stage_is_named(config):
     config.data.stage = "waveform"
     with pytest.raises(InputError, match=r"spectrogram .* or audio"):
-        train.open_data(config, recordings_for(config))
+        trainer.open_data(config, recordings_for(config))
 
 
 def test_devices_share_a_batch_equally(caplog):
-    assert len(train.batch_devices(32, jax.devices())) == 8
-    assert len(train.batch_devices(6, jax.devices())) == 6
+    assert len(program.batch_devices(32, jax.devices())) == 8
+    assert len(program.batch_devices(6, jax.devices())) == 6
     assert "6 of the 8 devices" in caplog.text
 
 
@@ -335,13 +334,13 @@ def test_runs_go_side_by_side_where_batches_are_small_for_eight_devices(
     config, parallel, batch_size, num_runs, chosen
 ):
     config.parallel, config.batch_size = parallel, batch_size
-    assert train.choose_parallel(config, num_runs) == chosen
+    assert trainer.choose_parallel(config, num_runs) == chosen
 
 
 def test_an_unknown_way_to_use_devices_is_named(config):
     config.parallel = "model_parallel"
     with pytest.raises(InputError, match="auto, data_parallel, seed_parallel"):
-        train.choose_parallel(config, 1)
+        trainer.choose_parallel(config, 1)
 
 
 def only(count):
@@ -353,21 +352,21 @@ def test_one_device_and_eight_train_alike(config, tmp_path, monkeypatch):
     """The same global batch gives the same model, whatever it is spread over."""
     config.optimizer.name, config.optimizer.learning_rate = "sgd", 1e-3
     for count in (1, 8):
-        monkeypatch.setattr(train, "batch_devices", only(count))
-        data = train.open_data(config, recordings_for(config))
-        train_one(train.Trainer(config, data), tmp_path / str(count))
+        monkeypatch.setattr(program, "batch_devices", only(count))
+        data = trainer.open_data(config, recordings_for(config))
+        train_one(trainer.Trainer(config, data), tmp_path / str(count))
     np.testing.assert_allclose(
         logits(tmp_path / "1"), logits(tmp_path / "8"), atol=1e-3
     )
 
 
 def test_resume_on_another_number_of_devices(make_trainer, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "batch_devices", only(8))
+    monkeypatch.setattr(program, "batch_devices", only(8))
     stopped = make_trainer()
     raise_signal_at(stopped, 3, signal.SIGTERM)
     with pytest.raises(Interrupted):
         train_one(stopped, tmp_path)
-    monkeypatch.setattr(train, "batch_devices", only(2))
+    monkeypatch.setattr(program, "batch_devices", only(2))
     assert train_one(make_trainer(), tmp_path)["steps"] == 10
 
 
@@ -419,11 +418,10 @@ def test_rare_classes_count_as_much_as_others(config, tmp_path, balance):
         8000,
         fold=[i % 2 + 1 for i in range(60)],
     )
-    trainer = train.Trainer(config, train.open_data(config, recordings))
-    lane = trainer._open(Run(1, 0), epath.Path(tmp_path), contextlib.ExitStack())
+    built = trainer.Trainer(config, trainer.open_data(config, recordings))
     seen = np.zeros(2)
     for epoch in range(40):
-        for batch in trainer._train_batches(lane, epoch, 0):
+        for batch in built.feed.train(1, 0, epoch, 0):
             weight = batch["mask"] * batch.get("weight", 1.0)
             seen += np.bincount(batch["label"], weights=weight, minlength=2)
     # Five standard deviations of the share of 1200 draws.
