@@ -14,7 +14,7 @@ import librosa
 import numpy as np
 
 from audiojax import datasets
-from audiojax.clips import Clipping
+from audiojax.clips import ClipPolicy
 from audiojax.datasets import Settings, batches
 from audiojax.features import PRESETS
 from scripts.benchmark.common import OURS, environment, print_rates, take_turns
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
             recordings,
             np.arange(count),
             batch_size=batch,
-            clipping=Clipping("pad", recordings.num_samples),
+            policy=ClipPolicy("pad", recordings.num_samples),
             seed=0,
             epoch=0,
         )

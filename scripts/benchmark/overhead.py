@@ -131,7 +131,7 @@ def bare_training(trainer: train.Trainer, run: Run) -> None:
             data.recordings,
             split.train,
             batch_size=config.batch_size,
-            clipping=trainer.classifier.clipping,
+            policy=trainer.classifier.clip_policy,
             seed=run.seed,
             epoch=epoch,
             image=data.images,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from audiojax.clips import Clipping
+from audiojax.clips import ClipPolicy
 from audiojax.datasets import Recordings, batches, from_arrays
 from audiojax.training.loop import STEPS_AHEAD
 
@@ -36,7 +36,7 @@ def print_waits(
     drivers = {"threads": True}
     if importlib.util.find_spec("tensorflow"):
         drivers["tf.data"] = False
-    clipping = Clipping("pad", 5 * recordings.info.sample_rate)
+    policy = ClipPolicy("pad", 5 * recordings.info.sample_rate)
     clips = np.resize(np.arange(len(recordings)), args.epoch_clips)
     found: dict[tuple[Any, ...], list[tuple[float, ...]]] = {}
     for round_ in range(args.rounds + 1):
@@ -48,7 +48,7 @@ def print_waits(
                     source,
                     clips,
                     batch_size=32,
-                    clipping=clipping,
+                    policy=policy,
                     seed=0,
                     epoch=epoch,
                     image=image[stage],
