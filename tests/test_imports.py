@@ -14,6 +14,7 @@ LEVELS = [
     ["command"],
     ["classifier", "datasets"],
     ["pretrained"],
+    ["catalog"],
     ["task", "clips", "features", "models", "augment"],
     ["locks", "files", "config"],
     ["__init__"],
