@@ -21,6 +21,7 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
+from audiojax import files
 from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -251,10 +252,7 @@ def save(path: str | Path, variables: Variables) -> None:
 
 def write(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a safetensors file, whole or not at all."""
-    path = Path(path)
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(safetensors.numpy.save(dict(arrays), {"format": "pt"}))
-    os.replace(unfinished, path)
+    files.write_bytes(path, safetensors.numpy.save(dict(arrays), {"format": "pt"}))
 
 
 def read(path: str | Path, sha256: str | None = None) -> dict[str, np.ndarray]:

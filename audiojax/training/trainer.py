@@ -21,6 +21,7 @@ from audiojax.config import Config
 from audiojax.datasets import Info, Recordings, batches, parts
 from audiojax.datasets import balance as balances
 from audiojax.datasets.parts import Split
+from audiojax.datasets.store import images
 from audiojax.errors import InputError
 from audiojax.training import evaluate, optimizer, steps
 from audiojax.training.checkpoints import Checkpoints
@@ -119,7 +120,7 @@ def open_data(config: Config, recordings: Recordings) -> Data:
             "once) or audio (images are made in the training step)"
         )
     model = classifiers.create(config, recordings.info.classes, recordings.info.task)
-    images = batches.image_cache(
+    cached = images.image_cache(
         recordings,
         key=repr(model.log_mel),
         shape=model.image_shape,
@@ -128,7 +129,7 @@ def open_data(config: Config, recordings: Recordings) -> Data:
         batch_size=config.batch_size,
         cache_dir=config.data.data_dir,
     )
-    return Data(recordings, images)
+    return Data(recordings, cached)
 
 
 class Trainer:

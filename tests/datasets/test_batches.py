@@ -12,7 +12,7 @@ import soundfile
 from audiojax.clips import MODES, ClipPolicy
 from audiojax.datasets import Clip, Info, Recordings, batches
 from audiojax.datasets.layouts import synthetic
-from audiojax.datasets.store import audio
+from audiojax.datasets.store import audio, images
 from audiojax.errors import InputError
 
 SIZE = 100  # samples asked for
@@ -367,7 +367,7 @@ from audiojax.datasets import batches
 from audiojax.datasets.layouts import synthetic
 from audiojax import clips
 recordings = synthetic.create(num_folds=1)
-policy = windows.ClipPolicy("pad", 44100)
+policy = clips.ClipPolicy("pad", 44100)
 stream = batches.train_batches(
     recordings, range(80), batch_size=8, policy=policy, seed=0, epoch=0
 )
@@ -393,7 +393,7 @@ from audiojax.datasets import batches
 from audiojax.datasets.layouts import synthetic
 from audiojax import clips
 recordings = synthetic.create(num_folds=1)
-given = {"batch_size": 8, "policy": windows.ClipPolicy("pad", 44100)}
+given = {"batch_size": 8, "policy": clips.ClipPolicy("pad", 44100)}
 rows = [b["index"] for b in batches.eval_batches(recordings, range(80), **given)]
 assert (np.concatenate(rows) == np.arange(80)).all()
 stream = batches.train_batches(recordings, range(80), seed=0, epoch=0, **given)
@@ -415,11 +415,11 @@ import sys
 import numpy as np
 from audiojax import datasets
 from audiojax.datasets import batches
-from audiojax import clips
+from audiojax.clips import ClipPolicy
 
 def growth(recordings):
     # Most MB that are added after the first fifth of an epoch.
-    policy, sizes = windows.ClipPolicy("pad", recordings.num_samples), []
+    policy, sizes = ClipPolicy("pad", recordings.num_samples), []
     for batch in batches.train_batches(
         recordings, range(len(recordings)), batch_size=50, policy=policy,
         seed=0, epoch=0,
@@ -498,7 +498,7 @@ def cache(recordings, folder, **settings):
         "cache_dir": str(folder),
         **settings,
     }
-    return batches.image_cache(recordings, **given)
+    return images.image_cache(recordings, **given)
 
 
 def test_images_are_computed_once_and_mapped(tmp_path, caplog):
@@ -628,7 +628,7 @@ def test_what_a_killed_process_left_is_written_over(tmp_path):
     recordings, _ = make_recordings()
     whole = cache(recordings, tmp_path).copy()
     (path,) = tmp_path.glob("*.npy")
-    path.with_name(f"{path.name}.part").write_bytes(path.read_bytes()[:200])
+    path.with_name(f".{path.name}.part").write_bytes(path.read_bytes()[:200])
     path.unlink()
     np.testing.assert_array_equal(cache(recordings, tmp_path), whole)
     assert [p.suffix for p in sorted(tmp_path.iterdir())] == [".npy", ".lock"]
