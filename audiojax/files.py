@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 
-def write_bytes(path: epath.PathLike, content: bytes) -> None:
-    """Writes `content` under another name, then renames it to `path`."""
+@contextlib.contextmanager
+def whole(path: epath.PathLike, *, alone: bool = False) -> Iterator[epath.Path]:
+    """A name to write a file or a folder under, which gets its own when it is whole.
+
+    Args:
+        path: where it is to stand; the folder above is made if need be.
+        alone: whether no one else can be writing it, as under a lock. What a killed
+            writer left is then deleted.
+
+    Yields:
+        The name for the time of writing. After an error nothing is left there, and
+        what stood at `path` stays.
+    """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The name is the writer's own, so two writers never share a half-written file.
-    part = path.parent / f".{path.name}.{os.getpid()}-{threading.get_ident()}.part"
+    # Else the name is the writer's own, so two never share a half-written file.
+    writer = "" if alone else f".{os.getpid()}-{threading.get_ident()}"
+    part = path.parent / f".{path.name}{writer}.part"
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            if isinstance(file, io.BufferedWriter):
-                file.flush()
-                os.fsync(file.fileno())
+        if alone:
+            _delete(part)
+        yield part
+        if "://" not in str(part):
+            descriptor = os.open(part, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         part.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        _delete(part)
         raise
+
+
+def _delete(path: epath.Path) -> None:
+    if path.is_dir():
+        path.rmtree()
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """Writes `content`, whole or not at all."""
+    with whole(path) as part:
+        part.write_bytes(content)
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:

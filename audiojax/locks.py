@@ -1,4 +1,4 @@
-"""A lock on a folder, which names its holder, so that processes share a sweep.
+"""Locks in folders, which name their holders, so that processes share work.
 
 The lock is the file system's own (flock), so it ends with the process that holds it,
 however that ends, and no one has to guess from its age whether it is stale. File
@@ -17,6 +17,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from etils import epath
 
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 NAME = "lock"
 
 
-def possible(folder: epath.Path) -> bool:
+def possible(folder: epath.Path | Path) -> bool:
     """Whether a folder can have a lock: not in a bucket."""
     return "://" not in str(folder)
 
@@ -50,21 +51,25 @@ def _describe(text: str) -> str:
         return "another process"
 
 
-def holder(folder: epath.Path) -> str:
-    """Who holds the lock of a folder, in words, as far as it is written there."""
+def holder(folder: epath.Path | Path, name: str = NAME) -> str:
+    """Who holds a lock in a folder, in words, as far as it is written there."""
     try:
-        return _describe(Path(folder, NAME).read_text())
+        return _describe(Path(folder, name).read_text())
     except OSError:
         return "another process"
 
 
 @contextlib.contextmanager
-def held(folder: epath.Path) -> Iterator[bool]:
-    """Takes the lock of a folder if it is free.
+def held(
+    folder: epath.Path | Path, name: str = NAME, *, wait: bool = False
+) -> Iterator[bool]:
+    """Takes a lock in a folder.
 
     Args:
         folder: made if it is not there. In a bucket there are no locks: the job that
             writes there must be the only one.
+        name: of the lock's file, which stays, empty.
+        wait: whether to wait for a lock that another has.
 
     Yields:
         Whether the lock is ours, until the end of the block.
@@ -75,31 +80,34 @@ def held(folder: epath.Path) -> Iterator[bool]:
     if not possible(folder):
         yield True
         return
-    path = Path(folder, NAME)
+    path = Path(folder, name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
     except OSError as error:
         raise InputError(
-            f"{path} can't be written ({error.strerror}); give another --workdir"
+            f"{path} can't be written ({error.strerror}); give another --workdir, or "
+            "for prepared data another data_dir"
         ) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
+            ours = _lock(file, path, wait)
         except OSError as error:
             raise InputError(
-                f"{path} can't be locked ({error.strerror}); put the workdir on a file "
+                f"{path} can't be locked ({error.strerror}); put its folder on a file "
                 "system with locks, or on a disk of this machine"
             ) from error
+        if not ours:
+            yield False
+            return
         file.seek(0)
         if before := file.read():
-            logger.warning(
+            # Whoever waits for prepared data makes them anew: nothing to attend to.
+            level = logging.INFO if wait else logging.WARNING
+            logger.log(
+                level,
                 "%s was left by %s, which did not finish; it is taken over here",
-                folder,
-                _describe(before),
+                *(folder if name == NAME else path, _describe(before)),
             )
         file.truncate(0)
         file.write(_ourselves())
@@ -108,3 +116,17 @@ def held(folder: epath.Path) -> Iterator[bool]:
             yield True
         finally:
             file.truncate(0)
+
+
+def _lock(file: IO[str], path: Path, wait: bool) -> bool:
+    """Whether the lock was taken."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wait:
+            return False
+        logger.info(
+            "waiting for %s, which holds %s", holder(path.parent, path.name), path
+        )
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return True

@@ -7,7 +7,6 @@ translates between its names and our variables, in both directions.
 
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
+from audiojax import files
 from audiojax.catalog import locate
 from audiojax.errors import InputError
 
@@ -145,10 +145,7 @@ def save(path: str | Path, variables: Variables) -> None:
 
 def write(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a safetensors file, whole or not at all."""
-    path = Path(path)
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(safetensors.numpy.save(dict(arrays), {"format": "pt"}))
-    os.replace(unfinished, path)
+    files.write_bytes(path, safetensors.numpy.save(dict(arrays), {"format": "pt"}))
 
 
 def read(path: str | Path, sha256: str | None = None) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ import pytest
 from audiojax import classifier
 from audiojax.clips import ClipPolicy
 from audiojax.datasets import Clip, Info, Recordings, batches
+from audiojax.datasets.store import images
 from audiojax.errors import InputError
 from audiojax.features import log_mel
 from audiojax.task import TASKS
@@ -66,7 +67,7 @@ def test_cached_images_are_those_of_the_waveforms(config, mode, tmp_path):
     recordings = uneven_recordings()
     given = {"batch_size": 4, "policy": parts.clip_policy}
     compute = jax.jit(parts.batch_image)
-    images = batches.image_cache(
+    cached = images.image_cache(
         recordings,
         key=repr(parts.log_mel),
         shape=parts.image_shape,
@@ -76,8 +77,8 @@ def test_cached_images_are_those_of_the_waveforms(config, mode, tmp_path):
     )
     indices = [5, 0, 2, 4, 1]
     audio = batches.eval_batches(recordings, indices, **given)
-    cached = batches.eval_batches(recordings, indices, image=images, **given)
-    for left, right in zip(audio, cached, strict=True):
+    stored = batches.eval_batches(recordings, indices, image=cached, **given)
+    for left, right in zip(audio, stored, strict=True):
         np.testing.assert_array_equal(compute(right), right["image"])
         np.testing.assert_allclose(compute(left), right["image"], atol=1e-5)
         assert np.isfinite(right["image"]).all()
@@ -90,8 +91,8 @@ def test_stretched_images_are_of_the_clips_own_samples(config):
     (batch,) = batches.eval_batches(
         recordings, range(4), batch_size=4, policy=parts.clip_policy
     )
-    images = jax.jit(parts.batch_image)(batch)
+    found = jax.jit(parts.batch_image)(batch)
     alone = log_mel(recordings.audio(2)[None], parts.log_mel)
-    np.testing.assert_allclose(images[2], alone[0], atol=1e-4)
+    np.testing.assert_allclose(found[2], alone[0], atol=1e-4)
     padded = log_mel(batch["audio"], parts.log_mel)
     assert np.abs(padded[2] - alone[0]).max() > 1

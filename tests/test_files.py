@@ -35,3 +35,20 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         files.write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    def failing():
+        with files.whole(tmp_path / "made") as part:
+            part.mkdir()
+            (part / "half").write_bytes(b"x")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".made.part").write_bytes(b"left by a killed writer")
+    with files.whole(tmp_path / "made", alone=True) as part:
+        part.mkdir()
+        (part / "all").write_bytes(b"x")
+    assert [path.name for path in tmp_path.rglob("*")] == ["made", "all"]

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 from etils import epath
@@ -165,3 +166,14 @@ def test_buckets_have_no_locks(tmp_path, monkeypatch):
         assert ours
         assert again
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_waits_gets_it_when_its_holder_ends(folder, caplog):
+    caplog.set_level(logging.INFO)
+    with other_process(folder) as (process, got_it):
+        assert got_it
+        assert process.stdin is not None
+        threading.Timer(0.3, process.stdin.close).start()
+        with locks.held(folder, wait=True) as ours:
+            assert ours
+    assert f"waiting for process {process.pid} on" in caplog.text

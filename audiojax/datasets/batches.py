@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import atexit
-import collections
-import concurrent.futures
-import dataclasses
 import functools
-import hashlib
-import itertools
-import json
 import logging
 import math
-import os
-import shutil
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from audiojax import clips
 from audiojax.clips import ClipPolicy
 from audiojax.datasets.recordings import Info, Recordings
-from audiojax.datasets.store import folders
+from audiojax.datasets.store.audio import in_parallel
 from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -215,7 +205,7 @@ def _stream(
         mask: [batches, B].
     """
     if image is None:
-        _warn_of_cut_clips(recordings, policy)
+        warn_of_cut_clips(recordings, policy)
         content = functools.partial(_audio, recordings, policy)
     else:
         content = functools.partial(_images, image)
@@ -225,10 +215,12 @@ def _stream(
         rows = {"label": labels[clip], "mask": mask, "index": clip.astype(np.int32)}
         return content(clip, place) | rows
 
-    driver = _by_threads if recordings.in_memory or not _tensorflow() else _by_tf_data
-    stream = driver(fetch, clip, place, mask)
-    # Up to its first pause, where no batch is given yet but the first are under way.
-    next(stream)
+    if recordings.in_memory or not _tensorflow():
+        ahead = PARALLEL + PREFETCH - 1
+        table = zip(clip, place, mask, strict=True)
+        stream = in_parallel(lambda row: fetch(*row), table, PARALLEL, ahead)
+    else:
+        stream = _by_tf_data(fetch, clip, place, mask)
     _streams.add(stream)
     return stream
 
@@ -257,7 +249,7 @@ def _tensorflow() -> Any:
 
 
 def _by_tf_data(fetch: Callable[..., Batch], *table: np.ndarray) -> Generator[Batch]:
-    """A pause, then `fetch` of each row of arrays [batches, B] in order, by tf.data."""
+    """`fetch` of each row of arrays [batches, B], in order, as `in_parallel` does."""
     tf, failures = _tensorflow(), []
     # A batch of no clips costs nothing and tells what the others hold.
     empty = fetch(*(column.ravel()[:0] for column in table))
@@ -278,31 +270,17 @@ def _by_tf_data(fetch: Callable[..., Batch], *table: np.ndarray) -> Generator[Ba
     dataset = dataset.map(load, num_parallel_calls=PARALLEL, deterministic=True)
     options = tf.data.Options()
     options.experimental_warm_start = True
-    iterator = dataset.prefetch(PREFETCH).with_options(options).as_numpy_iterator()
-    yield {}
-    try:
-        yield from iterator
-    except tf.errors.OpError:
-        if failures:  # TensorFlow's own error would hide what is wrong with a clip.
-            raise failures[0] from None
-        raise
+    dataset = dataset.prefetch(PREFETCH).with_options(options)
 
+    def stream(iterator: Iterator[Batch]) -> Generator[Batch]:
+        try:
+            yield from iterator
+        except tf.errors.OpError:
+            if failures:  # TensorFlow's own error would hide what is wrong with a clip.
+                raise failures[0] from None
+            raise
 
-def _by_threads(fetch: Callable[..., Batch], *table: np.ndarray) -> Generator[Batch]:
-    """A pause, then `fetch` of each row of arrays [batches, B] in order, by threads."""
-    pending: collections.deque[concurrent.futures.Future[Batch]] = collections.deque()
-    pool = concurrent.futures.ThreadPoolExecutor(PARALLEL)
-    try:
-        rows = zip(*table, strict=True)
-        for row in itertools.islice(rows, PARALLEL + PREFETCH - 1):
-            pending.append(pool.submit(fetch, *row))
-        yield {}
-        while pending:
-            for row in itertools.islice(rows, 1):
-                pending.append(pool.submit(fetch, *row))
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return stream(dataset.as_numpy_iterator())
 
 
 # Streams that someone holds. One that is left in the middle must be closed while Python
@@ -335,7 +313,7 @@ def _images(image: Any, clip: np.ndarray, place: np.ndarray) -> Batch:
     return {"image": np.asarray(image[place], np.float32)}
 
 
-def _warn_of_cut_clips(recordings: Recordings, policy: ClipPolicy) -> None:
+def warn_of_cut_clips(recordings: Recordings, policy: ClipPolicy) -> None:
     """Says how many clips lose how much, once for a data set and policy."""
     unseen = clips.unseen(recordings.lengths, policy, recordings.info.sample_rate)
     if unseen is not None:
@@ -345,100 +323,3 @@ def _warn_of_cut_clips(recordings: Recordings, policy: ClipPolicy) -> None:
 @functools.cache
 def _warn_once(message: str) -> None:
     logger.warning(message)
-
-
-def image_cache(
-    recordings: Recordings,
-    *,
-    key: str,
-    shape: tuple[int, ...],
-    compute: Callable[[Batch], Any],
-    policy: ClipPolicy,
-    batch_size: int,
-    cache_dir: str | None,
-) -> np.ndarray:
-    """The image of every window of every clip, computed once and kept on the disk.
-
-    The file is mapped into memory, never loaded: the system keeps in memory as much of
-    it as there is room for, and reads the rest again when it is asked for. So it is
-    the disk that it has to fit on; before anything is computed its size is told, and
-    compared with the room there.
-
-    Args:
-        recordings: the data set.
-        key: names all settings of `compute`.
-        shape: of one image: (mel, frames, C).
-        compute: a batch as `eval_batches` gives it -> images [batch_size, *shape].
-        policy: how clips become rows.
-        batch_size: windows computed at once.
-        cache_dir: folder of the cache, or None for the default of prepared data.
-
-    Returns:
-        float32 [W, *shape], read-only: the windows that evaluation sees, in the order
-        of `clips.every`. Clip number n has row n where each has one window.
-
-    Raises:
-        InputError: if there is not enough room on the disk.
-    """
-    _warn_of_cut_clips(recordings, policy)
-    settings = dataclasses.asdict(policy)
-    content = json.dumps([recordings.fingerprint, key, settings, shape])
-    digest = hashlib.sha256(content.encode()).hexdigest()[:32]
-    path = folders.data_dir(cache_dir) / f"log_mel-{digest}.npy"
-    shape = (int(clips.counts(recordings.lengths, policy).sum()), *shape)
-    with folders.locked(path):
-        if not path.exists():
-            _check_room(path, shape)
-            batches = eval_batches(
-                recordings,
-                np.arange(len(recordings)),
-                batch_size=batch_size,
-                policy=policy,
-            )
-            _write_images(path, shape, batches, compute)
-    try:
-        return np.load(path, mmap_mode="r").reshape(shape)
-    except (ValueError, EOFError) as error:
-        raise InputError(
-            f"{path} is damaged ({error}): delete it, and it is made anew"
-        ) from error
-
-
-def _check_room(path: Path, shape: tuple[int, ...]) -> None:
-    size, free = 4 * math.prod(shape), shutil.disk_usage(path.parent).free
-    logger.info("computing %d images to %s: %.2f GiB", shape[0], path, size / 2**30)
-    if size > free:
-        raise InputError(
-            f"the images take {size / 2**30:.2f} GiB, and {path.parent} has "
-            f"{free / 2**30:.2f} GiB free; make room, give another data_dir, or set "
-            "config.data.stage to audio, which stores none"
-        )
-
-
-def _write_images(
-    path: Path,
-    shape: tuple[int, ...],
-    batches: Iterator[Batch],
-    compute: Callable[[Batch], Any],
-) -> None:
-    """Writes an `.npy` file batch by batch; it gets its name when it is whole."""
-    part = path.with_name(f"{path.name}.part")
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    try:
-        with (
-            part.open("wb") as file,
-            tqdm(total=shape[0], desc="log-mel", unit=" images", disable=None) as bar,
-        ):
-            np.lib.format.write_array_header_1_0(file, header)
-            for batch in batches:
-                images = np.asarray(compute(batch), "<f4")
-                images = images[batch["mask"] > 0]
-                if images.shape[1:] != shape[1:]:
-                    raise ValueError(f"images {images.shape[1:]}, not {shape[1:]}")
-                file.write(images.tobytes())
-                bar.update(len(images))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

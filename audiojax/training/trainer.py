@@ -18,8 +18,9 @@ from audiojax import classifier as classifiers
 from audiojax.augment import Augment
 from audiojax.classifier import Classifier, Variables
 from audiojax.config import Config
-from audiojax.datasets import Recordings, batches
+from audiojax.datasets import Recordings
 from audiojax.datasets import balance as balances
+from audiojax.datasets.store import images
 from audiojax.errors import InputError
 from audiojax.training import optimizer, program, steps
 from audiojax.training.checkpoints import Checkpoints
@@ -88,7 +89,7 @@ def open_data(config: Config, recordings: Recordings) -> Data:
             "once) or audio (images are made in the training step)"
         )
     model = classifiers.create(config, recordings.info.classes, recordings.info.task)
-    images = batches.image_cache(
+    cached = images.image_cache(
         recordings,
         key=repr(model.log_mel),
         shape=model.image_shape,
@@ -97,7 +98,7 @@ def open_data(config: Config, recordings: Recordings) -> Data:
         batch_size=config.batch_size,
         cache_dir=config.data.data_dir,
     )
-    return Data(recordings, images)
+    return Data(recordings, cached)
 
 
 class Trainer:

@@ -12,7 +12,7 @@ import soundfile
 from audiojax.clips import MODES, ClipPolicy
 from audiojax.datasets import Clip, Info, Recordings, batches
 from audiojax.datasets.layouts import synthetic
-from audiojax.datasets.store import audio
+from audiojax.datasets.store import audio, images
 from audiojax.errors import InputError
 
 SIZE = 100  # samples asked for
@@ -498,7 +498,7 @@ def cache(recordings, folder, **settings):
         "cache_dir": str(folder),
         **settings,
     }
-    return batches.image_cache(recordings, **given)
+    return images.image_cache(recordings, **given)
 
 
 def test_images_are_computed_once_and_mapped(tmp_path, caplog):
@@ -628,7 +628,7 @@ def test_what_a_killed_process_left_is_written_over(tmp_path):
     recordings, _ = make_recordings()
     whole = cache(recordings, tmp_path).copy()
     (path,) = tmp_path.glob("*.npy")
-    path.with_name(f"{path.name}.part").write_bytes(path.read_bytes()[:200])
+    path.with_name(f".{path.name}.part").write_bytes(path.read_bytes()[:200])
     path.unlink()
     np.testing.assert_array_equal(cache(recordings, tmp_path), whole)
     assert [p.suffix for p in sorted(tmp_path.iterdir())] == [".npy", ".lock"]

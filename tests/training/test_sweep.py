@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from audiojax.datasets import from_arrays
 from audiojax.errors import InputError
 from audiojax.training import results, sweep, trainer
 from tests import tiny
@@ -125,3 +126,25 @@ def test_no_run_or_a_run_twice_is_refused(config, seeds):
 def test_evaluating_nothing_is_said(config, tmp_path):
     with pytest.raises(InputError, match="train first"):
         sweep.evaluate(config, tmp_path)
+
+
+def test_a_class_in_one_fold_trains_where_another_is_tested(tmp_path, caplog):
+    """And is refused where its own fold is tested."""
+    rng = np.random.default_rng(0)
+    config = tiny.get_config()
+    config.data.data_dir = str(tmp_path / "data")
+    config.sweep.seeds = (0,)
+    rate = config.features.sample_rate
+    recordings = from_arrays(
+        rng.uniform(-0.5, 0.5, (8, 2 * rate)).astype(np.float32),
+        ["cat", "dog", "cat", "dog", "emu", "cat", "dog", "cat"],
+        rate,
+        fold=[1, 1, 1, 1, 2, 2, 2, 2],
+    )
+    assert "all clips of a class in one fold: 'emu' in 2" in caplog.text
+    config.sweep.folds = (1,)
+    trained = sweep.train(config, tmp_path / "one", recordings=recordings)
+    assert [run["fold"] for run in trained["runs"]] == [1]
+    config.sweep.folds = (2,)
+    with pytest.raises(InputError, match="'emu' would be tested and never trained"):
+        sweep.train(config, tmp_path / "two", recordings=recordings)

@@ -9,7 +9,7 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -144,20 +144,35 @@ def _ends(raw: Any) -> bool:
     return page >= 0 and bool(tail[page + 5] & OGG_LAST_PAGE)
 
 
-def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """`map` by threads, in order, and never far ahead of who takes the results."""
-    workers = os.cpu_count() or 1
+def in_parallel(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    workers: int = os.cpu_count() or 1,
+    ahead: int | None = None,
+) -> Generator[R]:
+    """`map` by threads, in order, which begin now and not when the first is asked for.
+
+    Args:
+        function: to call with each of the items.
+        items: taken as they are needed.
+        workers: how many threads.
+        ahead: the most results that are waiting or under way; four a thread if None.
+    """
     items = iter(items)
     pool = concurrent.futures.ThreadPoolExecutor(workers)
-    try:
-        pending = collections.deque(
-            pool.submit(function, item) for item in itertools.islice(items, 4 * workers)
-        )
-        while pending:
-            result = pending.popleft().result()
-            pending.extend(
-                pool.submit(function, item) for item in itertools.islice(items, 1)
-            )
-            yield result
-    finally:
-        pool.shutdown(cancel_futures=True)
+    pending = collections.deque(
+        pool.submit(function, item)
+        for item in itertools.islice(items, ahead or 4 * workers)
+    )
+
+    def results() -> Generator[R]:
+        try:
+            while pending:
+                result = pending.popleft().result()
+                for item in itertools.islice(items, 1):
+                    pending.append(pool.submit(function, item))
+                yield result
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    return results()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import http.client
 import logging
-import shutil
-import urllib.request
+import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import pooch
+from etils import epath
 from tqdm import tqdm
 
-from audiojax.datasets.store import folders
+from audiojax import files, locks
 from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -47,61 +47,42 @@ def fetch(archive: Archive, data_dir: Path) -> Path:
         InputError: if it can't be downloaded or is not what it was.
     """
     folder = data_dir / archive.name
-    with folders.locked(folder):
+    with locks.held(data_dir, f"{archive.name}.lock", wait=True):
         if not folder.exists():
-            part = data_dir / f"{archive.name}.zip.part"
-            try:
-                _download(archive, part)
-                _unpack(part, folder)
-            except (OSError, http.client.HTTPException) as error:
-                raise InputError(
-                    f"{archive.name} could not be downloaded ({error}); "
-                    f"{_by_hand(archive)}"
-                ) from error
-            finally:
-                part.unlink(missing_ok=True)
+            with files.whole(folder, alone=True) as part:
+                part.mkdir()
+                _download(archive, part / "archive.zip")
+                _unpack(part / "archive.zip", part)
     return folder
 
 
-def _by_hand(archive: Archive) -> str:
-    return (
+def _download(archive: Archive, path: os.PathLike[str]) -> None:
+    by_hand = (
         f"get {archive.url} by other means, unpack it, and give its folder as "
         "source_dir"
     )
-
-
-def _download(archive: Archive, path: Path) -> None:
     logger.info("downloading %s (%.2f GB)", archive.url, archive.size / 1e9)
-    digest = hashlib.sha256()
-    bar = tqdm(
-        total=archive.size,
-        desc=archive.name,
-        unit="B",
-        unit_scale=True,
-        disable=None,
-    )
-    with (
-        bar,
-        urllib.request.urlopen(archive.url, timeout=PATIENCE) as response,
-        path.open("wb") as file,
-    ):
-        while block := response.read(BLOCK):
-            digest.update(block)
-            file.write(block)
-            bar.update(len(block))
-    if digest.hexdigest() != archive.sha256:
+    options = {"total": archive.size, "desc": archive.name, "unit": "B"}
+    bar: Any = tqdm(**options, unit_scale=True, disable=None)
+    get = pooch.HTTPDownloader(progressbar=bar, chunk_size=BLOCK, timeout=PATIENCE)
+    try:
+        get(archive.url, os.fspath(path), None)
+    except OSError as error:
         raise InputError(
-            f"{archive.url} is not the file it was: its sha256 is "
-            f"{digest.hexdigest()}, {archive.sha256} was expected; "
-            f"{_by_hand(archive)} if you trust it"
+            f"{archive.name} could not be downloaded ({error}); {by_hand}"
+        ) from error
+    if (found := pooch.file_hash(path)) != archive.sha256:
+        raise InputError(
+            f"{archive.url} is not the file it was: its sha256 is {found}, "
+            f"{archive.sha256} was expected; {by_hand} if you trust it"
         )
 
 
-def _unpack(path: Path, folder: Path) -> None:
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+def _unpack(path: epath.Path, folder: epath.Path) -> None:
+    """Unpacks what the archive's only folder holds, and deletes the archive."""
     with zipfile.ZipFile(path) as archive:
-        archive.extractall(part)
-    (inner,) = part.iterdir()
-    inner.rename(folder)
-    part.rmdir()
+        for member in archive.infolist():
+            _, _, member.filename = member.filename.partition("/")
+            if member.filename:
+                archive.extract(member, folder)
+    path.unlink()

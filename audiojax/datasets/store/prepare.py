@@ -22,6 +22,7 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
+from audiojax import files, locks
 from audiojax.datasets import checks, splits
 from audiojax.datasets.layouts.table import Row, Table
 from audiojax.datasets.recordings import Recordings, Settings
@@ -84,9 +85,11 @@ def open_table(table: Table, settings: Settings) -> Recordings:
         for place, note in enumerate(builder.notes()):
             notes[note.filename] = note
             places[note.filename] = source, place
+    num_files = len(table.rows)
     table = _usable(table, settings, notes, store)
     info = table.info(rate)
-    checks.check_info(info, allow_leaks=allow_leaks)
+    if len(table.rows) < num_files:
+        checks.check_info(info, allow_leaks=allow_leaks)
     names = [row.filename for row in table.rows]
     digests = [notes[name].sha256 for name in names]
     checks.check_copies(info, digests, allow_leaks=allow_leaks)
@@ -251,13 +254,13 @@ def _builder(table: Table, part: Part, sample_rate: int, **options: Any) -> Audi
 
 def _prepared(table: Table, sample_rate: int, store: Path) -> list[AudioFiles]:
     """Builders whose audio is there, all of it: one by Beam, or one a part."""
-    files = _files(table)
-    whole = _builder(table, _part(files, sample_rate, store), sample_rate)
+    of_table = _files(table)
+    whole = _builder(table, _part(of_table, sample_rate, store), sample_rate)
     if whole.data_path.exists():
         return [whole]
-    parts = [_part(part, sample_rate, store) for part in _parts(files)]
+    parts = [_part(part, sample_rate, store) for part in _parts(of_table)]
     with tqdm(
-        total=len(files), desc=table.name, unit=" clips", disable=None, delay=0.5
+        total=len(of_table), desc=table.name, unit=" clips", disable=None, delay=0.5
     ) as bar:
         return [_prepare(table, part, sample_rate, bar) for part in parts]
 
@@ -272,7 +275,7 @@ def _prepare(
     """
     from audiojax.datasets.store.builder import quiet
 
-    with folders.locked(Path(part.folder)):
+    with locks.held(part.folder.parent, f"{part.folder.name}.lock", wait=True):
         builder = _builder(table, part, sample_rate, on_clip=bar.update, **options)
         if builder.data_path.exists():
             bar.update(len(part.files))
@@ -327,7 +330,8 @@ def _skipped(
     total = len(table.rows)
     if bad and settings.on_bad_file == "error":
         path = store / "bad_files.txt"
-        path.write_text("\n".join(bad) + "\n", "utf-8", "backslashreplace")
+        text = "\n".join(bad) + "\n"
+        files.write_bytes(path, text.encode("utf-8", "backslashreplace"))
         raise InputError(
             f"{len(bad)} of {total} sound files can't be used: {listed(bad)}; all are "
             f"listed in {path}. Mend them, or set config.data.on_bad_file=skip to "

@@ -59,7 +59,8 @@ def test_fetched_once_checked_and_unpacked(archive, site, tmp_path):
     assert len(list((tree / "audio").iterdir())) == 12
     assert download.fetch(archive, tmp_path) == tree
     assert len(site[2]) == 1
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*.part"))
+    assert not list(tree.glob("*.zip"))
 
 
 def test_esc50_is_loaded_from_the_release(archive, tmp_path, monkeypatch):
@@ -69,8 +70,10 @@ def test_esc50_is_loaded_from_the_release(archive, tmp_path, monkeypatch):
 
 
 def test_what_a_killed_download_left_does_no_harm(archive, tmp_path):
-    (tmp_path / "ESC-50-test.zip.part").write_bytes(b"half")
-    (tmp_path / "ESC-50-test.part" / "ESC-50-master").mkdir(parents=True)
+    left = tmp_path / ".ESC-50-test.part"
+    (left / "audio").mkdir(parents=True)
+    (left / "archive.zip").write_bytes(b"half")
+    (left / "audio" / "left.wav").write_bytes(b"half")
     tree = download.fetch(archive, tmp_path)
     assert len(list((tree / "audio").iterdir())) == 12
 
@@ -80,6 +83,7 @@ def test_another_file_is_refused(archive, site, tmp_path):
     with pytest.raises(InputError, match=r"sha256 is .* was expected.* as source_dir"):
         download.fetch(archive, tmp_path)
     assert not (tmp_path / archive.name).exists()
+    assert not list(tmp_path.glob(".*.part"))
 
 
 @pytest.mark.parametrize("url", ["/none.zip", "http://127.0.0.1:1/a.zip"])

@@ -1,0 +1,117 @@
+"""Images of clips, computed once and kept on the disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from audiojax import clips, files, locks
+from audiojax.clips import ClipPolicy
+from audiojax.datasets import batches
+from audiojax.datasets.batches import Batch
+from audiojax.datasets.recordings import Recordings
+from audiojax.datasets.store import folders
+from audiojax.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def image_cache(
+    recordings: Recordings,
+    *,
+    key: str,
+    shape: tuple[int, ...],
+    compute: Callable[[Batch], Any],
+    policy: ClipPolicy,
+    batch_size: int,
+    cache_dir: str | None,
+) -> np.ndarray:
+    """The image of every window of every clip, computed once and kept on the disk.
+
+    The file is mapped into memory, never loaded: the system keeps in memory as much of
+    it as there is room for, and reads the rest again when it is asked for. So it is
+    the disk that it has to fit on; before anything is computed its size is told, and
+    compared with the room there.
+
+    Args:
+        recordings: the data set.
+        key: names all settings of `compute`.
+        shape: of one image: (mel, frames, C).
+        compute: a batch as `eval_batches` gives it -> images [batch_size, *shape].
+        policy: how clips become rows.
+        batch_size: windows computed at once.
+        cache_dir: folder of the cache, or None for the default of prepared data.
+
+    Returns:
+        float32 [W, *shape], read-only: the windows that evaluation sees, in the order
+        of `clips.every`. Clip number n has row n where each has one window.
+
+    Raises:
+        InputError: if there is not enough room on the disk.
+    """
+    batches.warn_of_cut_clips(recordings, policy)
+    settings = dataclasses.asdict(policy)
+    content = json.dumps([recordings.fingerprint, key, settings, shape])
+    digest = hashlib.sha256(content.encode()).hexdigest()[:32]
+    path = folders.data_dir(cache_dir) / f"log_mel-{digest}.npy"
+    shape = (int(clips.counts(recordings.lengths, policy).sum()), *shape)
+    with locks.held(path.parent, f"{path.name}.lock", wait=True):
+        if not path.exists():
+            _check_room(path, shape)
+            windows = batches.eval_batches(
+                recordings,
+                np.arange(len(recordings)),
+                batch_size=batch_size,
+                policy=policy,
+            )
+            _write(path, shape, windows, compute)
+    try:
+        return np.load(path, mmap_mode="r").reshape(shape)
+    except (ValueError, EOFError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}): delete it, and it is made anew"
+        ) from error
+
+
+def _check_room(path: Path, shape: tuple[int, ...]) -> None:
+    size, free = 4 * math.prod(shape), shutil.disk_usage(path.parent).free
+    logger.info("computing %d images to %s: %.2f GiB", shape[0], path, size / 2**30)
+    if size > free:
+        raise InputError(
+            f"the images take {size / 2**30:.2f} GiB, and {path.parent} has "
+            f"{free / 2**30:.2f} GiB free; make room, give another data_dir, or set "
+            "config.data.stage to audio, which stores none"
+        )
+
+
+def _write(
+    path: Path,
+    shape: tuple[int, ...],
+    windows: Iterator[Batch],
+    compute: Callable[[Batch], Any],
+) -> None:
+    """Writes an `.npy` file batch by batch."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    with (
+        files.whole(path, alone=True) as part,
+        part.open("wb") as file,
+        tqdm(total=shape[0], desc="log-mel", unit=" images", disable=None) as bar,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
+        for batch in windows:
+            images = np.asarray(compute(batch), "<f4")
+            images = images[batch["mask"] > 0]
+            if images.shape[1:] != shape[1:]:
+                raise ValueError(f"images {images.shape[1:]}, not {shape[1:]}")
+            file.write(images.tobytes())
+            bar.update(len(images))
