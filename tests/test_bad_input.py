@@ -197,7 +197,9 @@ CASES = [
     folder_case(
         "few clips", write("emu/0.wav"), "at least 2 recordings", "'emu' has 1"
     ),
-    folder_case("a class untested", parts, "in one fold: 'dog' in 2; where that is"),
+    folder_case(
+        "a class untested", parts, clips=9, told="in one fold: 'dog' in 2; where that"
+    ),
     folder_case(
         "a copy",
         copied("cat/0.wav", *(f"cat/copy{n}.wav" for n in range(5))),
@@ -266,7 +268,7 @@ CASES = [
     csv_case(
         "a fold without a class",
         table("filename,label,fold\nROWS\n", f=[1, 1, 2, 2, 2, 2, 2, 2]),
-        "all clips of a class in one fold: 'dog' in 2",
+        told="all clips of a class in one fold: 'dog' in 2",
     ),
     csv_case(
         "unknown part",

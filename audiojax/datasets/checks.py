@@ -30,8 +30,8 @@ def check_info(info: Info, *, allow_leaks: bool = False) -> None:
     Raises:
         InputError: if there are no two clips, or no two classes (one is enough where a
             clip may have none), if classes differ only in case or blanks, if a class
-            has all of its clips in one fold, or if clips of one source are in several
-            folds and the publisher's are not so.
+            has no clips, if all clips are in one fold, or if clips of one source are in
+            several folds and the publisher's are not so.
     """
     if len(info.clips) < 2:
         names = [clip.filename for clip in info.clips]
@@ -227,7 +227,7 @@ def summary(info: Info, lengths: np.ndarray) -> str:
 
 
 def _check_folds(info: Info) -> None:
-    """Refuses classes without clips, and those that one fold has all clips of."""
+    """Refuses classes without clips; warns of those that one fold has all clips of."""
     folds: list[set[int]] = [set() for _ in info.classes]
     for clip in info.clips:
         for label in clip.labels:
@@ -241,9 +241,11 @@ def _check_folds(info: Info) -> None:
             "testing need two folds or more"
         )
     if alone := [f"{name} in {min(at)}" for name, at in by_name if len(at) == 1]:
-        raise InputError(
-            f"{info.name} has all clips of a class in one fold: {listed(alone)}; where "
-            "that is tested, the class is not trained: spread its clips over the folds"
+        logger.warning(
+            "%s has all clips of a class in one fold: %s; where that is tested, the "
+            "class is not trained and the run is refused: spread its clips over the "
+            "folds, or leave that fold out of config.sweep.folds",
+            *(info.name, listed(alone)),
         )
 
 
