@@ -42,8 +42,8 @@ def learning_rate(recipe: Recipe, steps_per_epoch: int, epochs: int) -> optax.Sc
     """Update number -> learning rate.
 
     Raises:
-        InputError: for an unknown schedule, steps of no epoch, or a warm-up that is
-            longer than the whole training.
+        InputError: for an unknown schedule, steps of no epoch, or a warm-up as long
+            as the whole training.
     """
     peak, total = recipe.learning_rate, epochs * steps_per_epoch
     if recipe.schedule == "constant":

@@ -162,7 +162,7 @@ def _writable(workdir: epath.Path) -> Iterator[None]:
     If that or the block fails, the folders made here are removed again.
 
     Raises:
-        InputError: as `locks.held`.
+        InputError: if it can't.
     """
     lockable, probe = locks.possible(workdir), workdir / locks.NAME
     folders = (workdir, *workdir.parents) if lockable else ()
@@ -172,6 +172,10 @@ def _writable(workdir: epath.Path) -> Iterator[None]:
             with locks.held(workdir):
                 if not lockable:
                     files.write_bytes(probe, b"")
+        except OSError as error:
+            raise InputError(
+                f"{workdir} can't be written ({error.strerror}); give another --workdir"
+            ) from error
         finally:
             with contextlib.suppress(OSError):
                 probe.unlink()

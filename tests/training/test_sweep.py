@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from audiojax import config as configs
+from audiojax import locks
 from audiojax.datasets import from_arrays
 from audiojax.errors import InputError
 from audiojax.training import results, sweep, trainer
@@ -173,18 +174,20 @@ def test_what_the_config_tells_is_refused_before_data_are_touched(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("below", ["file", "file/made/deep", "x" * 300])
+@pytest.mark.parametrize("bucket", [False, True])
+@pytest.mark.parametrize("below", ["file", "file/made/deep", f"new/{'x' * 300}"])
 def test_a_workdir_that_can_t_be_written_is_refused_before_data_are_touched(
-    below, config, tmp_path, monkeypatch
+    below, bucket, config, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(sweep, "load", never_loaded)
+    if bucket:
+        monkeypatch.setattr(locks, "possible", lambda folder: False)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=r"can't be written .*; give another --workd"):
-        sweep.train(
-            config, tmp_path / "new" / below if below[0] == "x" else tmp_path / below
-        )
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+        sweep.train(config, tmp_path / below)
     assert (tmp_path / "file").read_text() == "in the way"
+    if not bucket:  # which has no folders that could be left
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_no_folder_is_left_where_the_data_are_refused(config, tmp_path):
