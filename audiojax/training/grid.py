@@ -37,10 +37,13 @@ def train(config: Config, workdir: epath.PathLike, fields: Fields) -> dict[str, 
         What `sweep.json` holds: each point's `values`, `workdir` and `summary`.
 
     Raises:
-        InputError: for a field that the config has not, and as `sweep.train`.
+        InputError: for a field that the config has not, and as `sweep.train`; what
+            the config of any point tells, before the first is trained.
     """
     points = _workdirs(workdir, fields)
     at = {folder: configs.at(config, point) for folder, point in points.items()}
+    for changed in at.values():
+        sweep.check(changed)
     # Runs that other processes hold are waited for when nothing else is left to do.
     for wait in (False, True):
         for folder in points:

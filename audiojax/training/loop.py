@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from audiojax.classifier import Variables
-from audiojax.errors import Interrupted
+from audiojax.errors import InputError, Interrupted
 from audiojax.task import Task
 from audiojax.training import steps
 from audiojax.training.feed import Batch
@@ -42,6 +42,9 @@ class LoopSettings:
         checkpoint_seconds: between checkpoints.
         max_skipped_in_a_row: updates left out before a run is given up.
         tensorboard: whether to write event files.
+
+    Raises:
+        InputError: a number is too small.
     """
 
     epochs: int
@@ -50,6 +53,20 @@ class LoopSettings:
     checkpoint_seconds: float
     max_skipped_in_a_row: int
     tensorboard: bool
+
+    def __post_init__(self):
+        least = {
+            "epochs": 1,
+            "batch_size": 1,
+            "evaluate_every_epochs": 0,
+            "checkpoint_seconds": 0,
+            "max_skipped_in_a_row": 1,
+        }
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise InputError(
+                    f"config.{name} is {getattr(self, name)}; give at least {smallest}"
+                )
 
 
 class Loop:

@@ -42,13 +42,17 @@ def learning_rate(recipe: Recipe, steps_per_epoch: int, epochs: int) -> optax.Sc
     """Update number -> learning rate.
 
     Raises:
-        InputError: for an unknown schedule, or one that warms up for longer than it
-            lasts.
+        InputError: for an unknown schedule, steps of no epoch, or a warm-up as long
+            as the whole training.
     """
     peak, total = recipe.learning_rate, epochs * steps_per_epoch
     if recipe.schedule == "constant":
         return optax.constant_schedule(peak)
     if recipe.schedule == "step":
+        if recipe.step_epochs < 1:
+            raise InputError(
+                f"config.optimizer.step_epochs is {recipe.step_epochs}; give at least 1"
+            )
         every = recipe.step_epochs * steps_per_epoch
         steps = range(every, total, every)
         return optax.piecewise_constant_schedule(
@@ -84,7 +88,7 @@ def create(
     """The optimizer that a recipe describes.
 
     Raises:
-        InputError: for an unknown optimizer or schedule.
+        InputError: for an unknown optimizer, or as `learning_rate`.
     """
     rate = learning_rate(recipe, steps_per_epoch, epochs)
     decay = recipe.weight_decay

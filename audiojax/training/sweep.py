@@ -8,19 +8,32 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from etils import epath
 
+from audiojax import classifier as classifiers
 from audiojax import datasets, files, locks
+from audiojax import task as tasks
 from audiojax import workdir as workdirs
+from audiojax.augment import Augment
 from audiojax.config import Config
-from audiojax.datasets import checks
+from audiojax.datasets import balance, checks
 from audiojax.errors import InputError
 from audiojax.training import hosts, results
 from audiojax.training.hosts import Hosts
 from audiojax.training.runs import Diverged
-from audiojax.training.trainer import Trainer, choose_parallel, open_data
+from audiojax.training.trainer import (
+    Trainer,
+    check_stage,
+    choose_parallel,
+    create_optimizer,
+    loop_settings,
+    open_data,
+)
 from audiojax.workdir import Predictions, Run
 
 logger = logging.getLogger(__name__)
@@ -48,22 +61,48 @@ def planned_runs(config: Config) -> list[Run]:
     return runs
 
 
+def data_settings(config: Config) -> datasets.Settings:
+    """What the config asks of its data set.
+
+    Raises:
+        InputError: as `datasets.Settings`.
+    """
+    return datasets.Settings(
+        source_dir=config.data.source_dir,
+        data_dir=config.data.data_dir,
+        sample_rate=config.features.sample_rate,
+        seed=config.data.seed,
+        split=config.data.split,
+        num_folds=config.data.num_folds,
+        split_dir=config.data.split_dir,
+        on_bad_file=config.data.on_bad_file,
+        allow_leaks=config.data.allow_leaks,
+    )
+
+
+def check(config: Config) -> None:
+    """Checks all that the config alone tells, before data are touched.
+
+    Raises:
+        InputError: for the first value that can't be used.
+    """
+    planned_runs(config)
+    choose_parallel(config, 1)
+    check_stage(config.data.stage)
+    loop_settings(config)
+    create_optimizer(config)
+    balance.check(config.data.balance)
+    Augment(**config.augment)
+    classifier = classifiers.create(config, ("one", "other"), tasks.of(False))
+    # What the front end can't make of a clip shows only where it is traced.
+    clip = (1, classifier.clip_policy.num_samples)
+    jax.eval_shape(classifier.image, jax.ShapeDtypeStruct(clip, np.float32))
+    data_settings(config)
+
+
 def load(config: Config) -> datasets.Recordings:
     """The recordings that the config names; their classes and counts are logged."""
-    recordings = datasets.load(
-        config.data.name,
-        datasets.Settings(
-            source_dir=config.data.source_dir,
-            data_dir=config.data.data_dir,
-            sample_rate=config.features.sample_rate,
-            seed=config.data.seed,
-            split=config.data.split,
-            num_folds=config.data.num_folds,
-            split_dir=config.data.split_dir,
-            on_bad_file=config.data.on_bad_file,
-            allow_leaks=config.data.allow_leaks,
-        ),
-    )
+    recordings = datasets.load(config.data.name, data_settings(config))
     logger.info(checks.summary(recordings.info, recordings.lengths))
     return recordings
 
@@ -97,10 +136,12 @@ def train(
         errors.Interrupted: after a signal, with everything saved.
     """
     workdir = epath.Path(workdir).resolve()
+    check(config)
     runs = planned_runs(config)
     results.check_config(config, workdir)
-    recordings = load(config) if recordings is None else recordings
     job, known = hosts.everyone(), {}
+    with _writable(workdir) if job.first else contextlib.nullcontext():
+        recordings = load(config) if recordings is None else recordings
     if job.first:
         files.write_json(workdir / workdirs.CONFIG, results.describe(config))
         results.write(config, recordings.info, workdir, known)
@@ -112,6 +153,38 @@ def train(
     if not job.first:
         return {}
     return results.write(config, recordings.info, workdir, known)
+
+
+@contextlib.contextmanager
+def _writable(workdir: epath.Path) -> Iterator[None]:
+    """Makes the workdir and checks that it can be written, and locked where it is.
+
+    If that or the block fails, the folders made here are removed again.
+
+    Raises:
+        InputError: if it can't.
+    """
+    lockable, probe = locks.possible(workdir), workdir / locks.NAME
+    folders = (workdir, *workdir.parents) if lockable else ()
+    missing = [Path(folder) for folder in folders if not folder.exists()]
+    try:
+        try:
+            with locks.held(workdir):
+                if not lockable:
+                    files.write_bytes(probe, b"")
+        except OSError as error:
+            raise InputError(
+                f"{workdir} can't be written ({error.strerror}); give another --workdir"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink()
+        yield
+    except BaseException:
+        for folder in missing:
+            with contextlib.suppress(OSError):  # others may have written there
+                folder.rmdir()
+        raise
 
 
 def _ends(
@@ -136,6 +209,8 @@ def _ends(
     if team != job and not locks.possible(workdir):
         left = left[job.index :: job.count]
     trainer = Trainer(config, open_data(config, recordings), parallel, team)
+    for run in left:  # what can't be split is refused before the first run trains
+        trainer.feed.split(run.fold)
     while True:
         with contextlib.ExitStack() as held:
             decide = functools.partial(_take, trainer, workdir, left, held)

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from etils import epath
 
 from audiojax import augment, checkpoint, features, files, models
@@ -40,11 +41,31 @@ logger = logging.getLogger(__name__)
 # than one run over all of them.
 CLIPS_PER_DEVICE = 32
 PARALLEL = ("auto", "data_parallel", "seed_parallel")
+STAGES = ("spectrogram", "audio")
 
 
 def recipe(config: Config) -> optimizer.Recipe:
     """The config's optimizer as the optimizer module takes it."""
     return optimizer.Recipe(**config.optimizer)
+
+
+def create_optimizer(config: Config) -> optax.GradientTransformation:
+    """The optimizer with a schedule of some length; its state has one form for all.
+
+    Raises:
+        InputError: as `optimizer.create`.
+    """
+    return optimizer.create(recipe(config), 100, config.epochs)
+
+
+def loop_settings(config: Config) -> LoopSettings:
+    """The config's fields that the loop reads.
+
+    Raises:
+        InputError: as `LoopSettings`.
+    """
+    fields = (field.name for field in dataclasses.fields(LoopSettings))
+    return LoopSettings(**{name: config[name] for name in fields})
 
 
 def choose_parallel(config: Config, num_runs: int) -> str:
@@ -69,25 +90,34 @@ def choose_parallel(config: Config, num_runs: int) -> str:
     return "seed_parallel" if num_runs > 1 and small else "data_parallel"
 
 
+def check_stage(stage: str) -> None:
+    """Checks where images are made.
+
+    Raises:
+        InputError: if it is not one of `STAGES`.
+    """
+    if stage not in STAGES:
+        raise InputError(
+            f"config.data.stage is {stage!r}; choose spectrogram (each image is made "
+            "once) or audio (images are made in the training step)"
+        )
+
+
 def open_data(config: Config, recordings: Recordings) -> Data:
     """The data in the form that `config.data.stage` asks for.
 
     Raises:
         InputError: for an unknown stage, or recordings at another rate.
     """
-    rate, stage = config.features.sample_rate, config.data.stage
+    check_stage(config.data.stage)
+    rate = config.features.sample_rate
     if recordings.info.sample_rate != rate:
         raise InputError(
             f"{recordings.info.name} is at {recordings.info.sample_rate} Hz, but "
             f"config.features.sample_rate is {rate}; make them the same"
         )
-    if stage == "audio":
+    if config.data.stage == "audio":
         return Data(recordings, images=None)
-    if stage != "spectrogram":
-        raise InputError(
-            f"config.data.stage is {stage!r}; choose spectrogram (each image is made "
-            "once) or audio (images are made in the training step)"
-        )
     model = classifiers.create(config, recordings.info.classes, recordings.info.task)
     cached = images.image_cache(
         recordings,
@@ -179,13 +209,8 @@ class Trainer:
         size = self.config.batch_size
         return DataParallel(program.batch_devices(size, jax.local_devices()))
 
-    def _settings(self) -> LoopSettings:
-        fields = (field.name for field in dataclasses.fields(LoopSettings))
-        return LoopSettings(**{name: self.config[name] for name in fields})
-
     def _create_state(self, variables: Variables) -> steps.TrainState:
-        # The optimizer's state is of the same form for every length of the schedule.
-        updates = optimizer.create(recipe(self.config), 100, self.config.epochs)
+        updates = create_optimizer(self.config)
         pick_best = self.config.sweep.validation is not None
         network = self.classifier.network
         trained, _ = models.split_params(network, variables["params"], self._trainable)
@@ -316,7 +341,7 @@ class Trainer:
         with Loop(
             compiled,
             runs,
-            settings=self._settings(),
+            settings=loop_settings(self.config),
             hosts=self.hosts,
             signals=signals,
             read=lambda active, epoch, start: self.feed.train(

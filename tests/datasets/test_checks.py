@@ -109,6 +109,11 @@ def test_a_class_that_is_never_trained_or_never_tested(caplog):
     assert "no test clip of 'dog'; the scores do not tell of it" in caplog.text
 
 
+def test_a_class_in_one_fold_is_warned_of(caplog):
+    checks.check_info(make_info([(0, 1, "a"), (1, 1, "b"), (0, 2, "c")]))
+    assert "all clips of a class in one fold: 'dog' in 1; where that" in caplog.text
+
+
 def test_the_same_file_in_two_folds_is_refused():
     info = make_info(APART)
     checks.check_copies(info, ["p", "p", "r", "s"])  # in one fold it does no harm

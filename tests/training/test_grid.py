@@ -62,3 +62,12 @@ def test_a_field_that_is_not_there_is_named_before_anything_is_trained(
     with pytest.raises(InputError, match=r"names optimizer\.rate"):
         grid.train(config, tmp_path, {"epochs": (1,), "optimizer.rate": (1,)})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_point_that_can_t_be_trained_is_told_before_the_first_one_is(
+    config, tmp_path
+):
+    fields = {"optimizer.warmup_epochs": (0.0, 2.0)}
+    with pytest.raises(InputError, match=r"warmup_epochs is 2\.0, but the whole"):
+        grid.train(config, tmp_path, fields)
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from audiojax import config as configs
+from audiojax import locks
 from audiojax.datasets import from_arrays
 from audiojax.errors import InputError
 from audiojax.training import results, sweep, trainer
@@ -123,13 +125,85 @@ def test_no_run_or_a_run_twice_is_refused(config, seeds):
         sweep.planned_runs(other)
 
 
+def never_loaded(config):
+    raise AssertionError("data were touched")
+
+
+BAD = [
+    ({"sweep.seeds": (1, 1)}, "config.sweep.seeds is (1, 1); give each"),
+    ({"parallel": "pipeline"}, "config.parallel is 'pipeline'; choose one of auto"),
+    ({"epochs": 0}, "config.epochs is 0; give at least 1"),
+    ({"batch_size": 0}, "config.batch_size is 0; give at least 1"),
+    ({"evaluate_every_epochs": -1}, "config.evaluate_every_epochs is -1; give at"),
+    ({"checkpoint_seconds": -1.0}, "config.checkpoint_seconds is -1.0; give at"),
+    ({"max_skipped_in_a_row": 0}, "config.max_skipped_in_a_row is 0; give at"),
+    ({"optimizer.name": "adem"}, "config.optimizer.name is 'adem'; choose adam"),
+    ({"optimizer.schedule": "linear"}, "config.optimizer.schedule is 'linear'"),
+    ({"epochs": 3, "optimizer.warmup_epochs": 3.0}, "optimizer.warmup_epochs is 3.0"),
+    ({"data.stage": "waveform"}, "config.data.stage is 'waveform'; choose spectrogr"),
+    ({"data.balance": "oversample"}, "config.data.balance is 'oversample'; choose"),
+    ({"data.split": "leave"}, "config.data.split is 'leave'; give one of None"),
+    ({"data.on_bad_file": "stop"}, "config.data.on_bad_file is 'stop'; give one of"),
+    ({"data.num_folds": 1}, "num_folds is 1; give at least 2"),
+    ({"data.clip_mode": "loop"}, "config.data.clip_mode is 'loop'; choose pad"),
+    ({"data.clip_seconds": 0.0}, "config.data.clip_seconds makes clips of 0 samples"),
+    ({"data.clip_seconds": 0.01}, "n_fft=2205 needs at least 1103"),
+    ({"features.n_mels": 0}, "n_mels=0: expected positive numbers only"),
+    ({"features.n_mels": 900}, "mel bands hold no frequency"),
+    ({"features.n_fft": 100}, "n_fft=100 is shorter than the longest window"),
+    ({"augment.time_mask": 1.5}, "config.augment.time_mask is 1.5; expected a share"),
+    ({"model.name": "resnet51"}, "unknown model 'resnet51'; the known ones are"),
+    ({"model.dtype": "int8"}, "config.model.dtype is 'int8'; choose one of"),
+    ({"model.dropout": 1.0}, "config.model.dropout is 1.0; expected a share"),
+    ({"model.freeze": "conv9"}, "the network has no stage 'conv9'"),
+    ({"model.freeze": "head"}, "leaves nothing to train"),
+    ({"model.reinitialize": "conv9"}, "the network has no stage 'conv9'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"), BAD, ids=[",".join(fields) for fields, _ in BAD]
+)
+def test_what_the_config_tells_is_refused_before_data_are_touched(
+    fields, sentence, config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sweep, "load", never_loaded)
+    with pytest.raises(InputError) as caught:
+        sweep.train(configs.at(config, fields), tmp_path / "work")
+    assert sentence in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bucket", [False, True])
+@pytest.mark.parametrize("below", ["file", "file/made/deep", f"new/{'x' * 300}"])
+def test_a_workdir_that_can_t_be_written_is_refused_before_data_are_touched(
+    below, bucket, config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sweep, "load", never_loaded)
+    if bucket:
+        monkeypatch.setattr(locks, "possible", lambda folder: False)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"can't be written .*; give another --workd"):
+        sweep.train(config, tmp_path / below)
+    assert (tmp_path / "file").read_text() == "in the way"
+    if not bucket:  # which has no folders that could be left
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_no_folder_is_left_where_the_data_are_refused(config, tmp_path):
+    fields = {"data.name": "esc50", "data.source_dir": str(tmp_path)}
+    with pytest.raises(InputError, match=r"meta/esc50\.csv"):
+        sweep.train(configs.at(config, fields), tmp_path / "new" / "work")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_evaluating_nothing_is_said(config, tmp_path):
     with pytest.raises(InputError, match="train first"):
         sweep.evaluate(config, tmp_path)
 
 
 def test_a_class_in_one_fold_trains_where_another_is_tested(tmp_path, caplog):
-    """And is refused where its own fold is tested."""
+    """And is refused where its own fold is tested, before another fold trains."""
     rng = np.random.default_rng(0)
     config = tiny.get_config()
     config.data.data_dir = str(tmp_path / "data")
@@ -145,6 +219,7 @@ def test_a_class_in_one_fold_trains_where_another_is_tested(tmp_path, caplog):
     config.sweep.folds = (1,)
     trained = sweep.train(config, tmp_path / "one", recordings=recordings)
     assert [run["fold"] for run in trained["runs"]] == [1]
-    config.sweep.folds = (2,)
+    config.sweep.folds = (1, 2)
     with pytest.raises(InputError, match="'emu' would be tested and never trained"):
         sweep.train(config, tmp_path / "two", recordings=recordings)
+    assert not list((tmp_path / "two").glob("fold*"))
