@@ -15,6 +15,7 @@ from jax import lax
 from audiojax import models
 from audiojax.augment import Changes
 from audiojax.classifier import Classifier, Variables
+from audiojax.errors import InputError
 from audiojax.models.layers import row_keys
 
 AXIS = "batch"
@@ -124,8 +125,7 @@ def make_train_step(
             `axis_name` if several devices share a batch.
         optimizer: what turns gradients into updates.
         axis_name: the mapped axis to sum over, None on one device.
-        augment: what changes waveforms, images and targets, None for nothing. Batches
-            that hold images have no waveforms to change.
+        augment: what changes waveforms, images and targets, None for nothing.
         trainable: names of the stages whose parameters train, None for all. There are
             no gradients of the others, and `create_state` must be given the same part.
 
@@ -136,6 +136,10 @@ def make_train_step(
         step; the step's number is folded into it, and the row's for what differs by
         clip, so devices do not matter. Metrics are scalars: `loss_sum`, `correct` and
         `count` over the counted clips, and `finite`.
+
+    Raises:
+        InputError: in its first call, if waveforms are to be changed and batches hold
+            images.
     """
 
     def total(value):
@@ -154,6 +158,11 @@ def make_train_step(
         targets = classifier.task.targets(batch["label"], len(classifier.classes))
         weight = mask * batch["weight"] if "weight" in batch else mask
         if changes.waveforms is not None:
+            if "audio" not in batch:
+                raise InputError(
+                    "waveforms can't be changed in the stage 'spectrogram', which "
+                    "keeps images alone; set config.data.stage to audio"
+                )
             keys = row_keys(waveform_key, len(mask), axis_name)
             audio, targets = changes.waveforms(keys, batch["audio"], targets)
             batch = {**batch, "audio": audio}

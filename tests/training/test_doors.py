@@ -93,6 +93,12 @@ def test_images_are_changed_after_it_and_each_row_has_its_key(classifier, image_
     assert len(np.unique(noise[:, 0, 0, 0])) == 4
 
 
+def test_images_have_no_waveforms_to_change(classifier, image_batch):
+    same = Changes(waveforms=lambda keys, audio, targets: (audio, targets))
+    with pytest.raises(InputError, match=r"stage 'spectrogram'.*stage to audio"):
+        one_step(classifier, image_batch, same)
+
+
 @pytest.mark.parametrize("door", ["waveforms", "images"])
 def test_soft_labels_are_cross_entropy(classifier, batch, image_batch, door):
     """Either change may mix labels: the loss is NumPy's, of the mixed shares."""
