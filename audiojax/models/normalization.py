@@ -63,7 +63,6 @@ def _forward(
     bias: jax.Array,
 ) -> tuple[Normalized, _Saved]:
     """What `normalize` gives, and what its gradient needs."""
-
     count = image.size // image.shape[-1]
 
     def average(term: Callable[[jax.Array], jax.Array]) -> jax.Array:
