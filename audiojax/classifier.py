@@ -14,7 +14,7 @@ from flax import traverse_util
 from audiojax import catalog, features, models, pretrained
 from audiojax.clips import ClipPolicy
 from audiojax.config import Config
-from audiojax.errors import InputError
+from audiojax.errors import InputError, check_choice
 from audiojax.features import LogMel
 from audiojax.models import Network
 from audiojax.task import Task
@@ -151,11 +151,7 @@ def create(
         InputError: for an unknown model, stage or compute type, or impossible dropout,
             features or lengths.
     """
-    if config.model.dtype not in DTYPES:
-        raise InputError(
-            f"config.model.dtype is {config.model.dtype!r}; choose one of "
-            f"{', '.join(DTYPES)}"
-        )
+    check_choice("config.model.dtype", config.model.dtype, DTYPES)
     if not 0 <= config.model.dropout < 1:
         raise InputError(
             f"config.model.dropout is {config.model.dropout}; expected a share from 0 "

@@ -23,6 +23,16 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
         self.signum = signum
 
 
+def check_choice(field: str, value: object, known: Iterable[str]) -> None:
+    """Checks that the value of a field of the config is a known one.
+
+    Raises:
+        InputError: if it is not; the known ones are listed.
+    """
+    if value not in (known := list(known)):
+        raise InputError(f"{field} is {value!r}; choose one of {', '.join(known)}")
+
+
 def listed(items: Iterable[object], between: str = "; ", limit: int = 10) -> str:
     """The first items as one phrase, and how many more there are."""
     texts = [str(item) for item in items]

@@ -56,14 +56,14 @@ class Predictions:
     """What a run, or an average of runs, says of some clips.
 
     Attributes:
-        filename: [N], each clip once.
-        label: [N] class numbers, or [N, classes] of 0 and 1.
         logits: [N, classes].
+        label: [N] class numbers, or [N, classes] of 0 and 1.
+        filename: [N], each clip once.
     """
 
-    filename: np.ndarray
-    label: np.ndarray
     logits: np.ndarray
+    label: np.ndarray
+    filename: np.ndarray
 
 
 class Workdir:
@@ -194,7 +194,7 @@ def read_predictions(path: epath.Path, num_classes: int) -> Predictions:
     """
     try:
         arrays = files.read_arrays(path)
-        found = Predictions(**{n: arrays[n] for n in ("filename", "label", "logits")})
+        found = Predictions(**{n: arrays[n] for n in ("logits", "label", "filename")})
     except UNREADABLE as error:
         raise InputError(
             f"{path}: damaged ({error!r}); copy it again, or train its run again"

@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -26,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from audiojax import catalog, models, pretrained
+from audiojax import catalog, files, models, pretrained
 from audiojax.errors import InputError
 
 Arrays = dict[str, np.ndarray]
@@ -203,9 +202,8 @@ def _list(manifest: Path, model: str, record: catalog.Record) -> None:
     """Writes the manifest with this model's line new, whole or not at all."""
     lines = json.loads(manifest.read_text()) if manifest.exists() else {}
     lines[model] = dataclasses.asdict(record)
-    unfinished = manifest.with_name(manifest.name + ".unfinished")
-    unfinished.write_text(json.dumps(dict(sorted(lines.items())), indent=2) + "\n")
-    os.replace(unfinished, manifest)
+    text = json.dumps(dict(sorted(lines.items())), indent=2) + "\n"
+    files.write_bytes(manifest, text.encode())
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The command in processes of its own: started, watched, killed, started again."""
 
+import ast
 import contextlib
 import os
 import socket
@@ -58,6 +59,18 @@ def run(*arguments, **options):
     """The command from its start to its end, as `ended` gives it."""
     with started(*arguments, **options) as process:
         return ended(process)
+
+
+def loaded(modules, suspects):
+    """Those of the suspects that a process has loaded which imports the modules."""
+    code = (
+        f"import sys, {', '.join(modules)}\n"
+        f"print([name for name in {suspects!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return ast.literal_eval(done.stdout)
 
 
 def wait_until(happened, process):

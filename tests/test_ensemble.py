@@ -11,7 +11,7 @@ from audiojax import ensemble, files
 from audiojax import task as tasks
 from audiojax.errors import InputError
 from audiojax.training import sweep
-from tests import tiny
+from tests import processes, tiny
 
 SINGLE = tasks.TASKS["single_label"]
 CLASSES = ["dog", "rain", "siren"]
@@ -464,12 +464,5 @@ def test_bad_input_ends_in_a_sentence(arguments, sentence):
 
 
 def test_it_loads_no_heavy_library():
-    code = (
-        "import sys, audiojax.ensemble\n"
-        "heavy = ('tensorflow', 'torch', 'clu', 'librosa', 'orbax')\n"
-        "print([name for name in heavy if name in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+    heavy = ("tensorflow", "torch", "clu", "librosa", "orbax")
+    assert processes.loaded(["audiojax.ensemble"], heavy) == []

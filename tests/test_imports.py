@@ -1,10 +1,10 @@
 """The rooms of the project: who may import whom, and who loads what."""
 
 import ast
-import subprocess
-import sys
 
 import pytest
+
+from tests import processes
 
 # From the entrances down; a module imports only from lines below its own.
 LEVELS = [
@@ -104,12 +104,6 @@ def test_heavy_libraries_stay_in_their_rooms(repo_root, library, allowed):
 
 
 def test_models_features_and_weights_load_no_other_framework():
-    code = (
-        "import sys, audiojax.models, audiojax.features, audiojax.pretrained\n"
-        "import audiojax.classifier\n"
-        "print([m for m in ('tensorflow', 'torch', 'clu') if m in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+    rooms = ("models", "features", "pretrained", "classifier")
+    heavy = ("tensorflow", "torch", "clu")
+    assert processes.loaded([f"audiojax.{room}" for room in rooms], heavy) == []

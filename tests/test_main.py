@@ -6,11 +6,7 @@ import time
 
 import pytest
 
-# Runs the command with the tiny network in the table of models.
-COMMAND = (
-    "import sys; from absl import app; from tests import tiny; tiny.register();"
-    "from audiojax import main; app.run(main.main, flags_parser=main.parse)"
-)
+from tests.processes import COMMAND
 
 
 @pytest.fixture

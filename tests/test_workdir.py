@@ -1,8 +1,6 @@
 import hashlib
 import logging
 import shutil
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +12,7 @@ from audiojax.errors import InputError
 from audiojax.training import sweep
 from audiojax.training.checkpoints import Checkpoints
 from audiojax.workdir import Run, Workdir
-from tests import tiny
+from tests import processes, tiny
 
 RUN = "fold1-seed0"
 
@@ -118,13 +116,6 @@ def test_evaluation_changes_nothing_beside_a_damaged_checkpoint(
 
 
 def test_reading_loads_no_training():
-    code = (
-        "import sys, audiojax.workdir, audiojax.classifier, audiojax.ensemble\n"
-        "import audiojax.report\n"
-        "heavy = ('tensorflow', 'audiojax.training', 'orbax.checkpoint')\n"
-        "print([name for name in heavy if name in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+    rooms = ("workdir", "classifier", "ensemble", "report")
+    heavy = ("tensorflow", "audiojax.training", "orbax.checkpoint")
+    assert processes.loaded([f"audiojax.{room}" for room in rooms], heavy) == []

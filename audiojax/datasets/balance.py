@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from audiojax.errors import InputError
+from audiojax.errors import check_choice
 
 BALANCES = ("none", "class_weights", "sampling")
 
@@ -17,10 +17,7 @@ def check(balance: str) -> None:
     Raises:
         InputError: if it is not one of `BALANCES`.
     """
-    if balance not in BALANCES:
-        raise InputError(
-            f"config.data.balance is {balance!r}; choose one of {', '.join(BALANCES)}"
-        )
+    check_choice("config.data.balance", balance, BALANCES)
 
 
 def clip_weights(labels: Sequence[tuple[int, ...]], num_classes: int) -> np.ndarray:

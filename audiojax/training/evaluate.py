@@ -13,6 +13,7 @@ from audiojax.clips import by_clip
 from audiojax.training import program, steps
 from audiojax.training.feed import Data, Feed
 from audiojax.training.hosts import Hosts
+from audiojax.workdir import Predictions
 
 
 def predict(
@@ -82,13 +83,11 @@ class Evaluator:
         )
         return logits, label, index
 
-    def predictions(
-        self, variables: Variables, indices: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """The clips' `logits`, `label` and `filename`."""
+    def predictions(self, variables: Variables, indices: np.ndarray) -> Predictions:
+        """Predictions of the clips `indices`."""
         logits, label, indices = self.logits(variables, indices)
         names = [self._info.clips[i].filename for i in indices]
-        return {"logits": logits, "label": label, "filename": np.array(names)}
+        return Predictions(logits, label, np.array(names))
 
     def scores(self, variables: Variables, indices: np.ndarray) -> dict[str, Any]:
         """Scores of the clips `indices`."""

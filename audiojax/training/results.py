@@ -172,8 +172,12 @@ def summarize(
 
 def finished(workdir: epath.Path) -> list[dict[str, Any]]:
     """The entries of all runs in the workdir that are done."""
-    entries = map(files.read_json, workdir.glob(f"fold*-seed*/{workdirs.RESULT}"))
+    entries = map(files.read_json, _entry_files(workdir))
     return sorted(entries, key=lambda entry: (entry["fold"], entry["seed"]))
+
+
+def _entry_files(workdir: epath.Path) -> list[epath.Path]:
+    return list(workdir.glob(f"fold*-seed*/{workdirs.RESULT}"))
 
 
 def write(
@@ -198,7 +202,7 @@ def write(
         results = summarize(config, info, entries, predictions)
         files.write_json(workdir / workdirs.RESULTS, results)
         # Another process may have finished a run meanwhile, and have written first.
-        if len(finished(workdir)) == len(entries):
+        if len(_entry_files(workdir)) == len(entries):
             return results
 
 

@@ -23,6 +23,7 @@ from audiojax.augment import Augment
 from audiojax.config import Config
 from audiojax.datasets import balance, checks
 from audiojax.errors import InputError
+from audiojax.task import Task
 from audiojax.training import hosts, results
 from audiojax.training.hosts import Hosts
 from audiojax.training.runs import Diverged
@@ -303,14 +304,14 @@ def _write_ends(
             logger.error("%s", end.message)
             continue
         files.write_json(workdir / run.name / workdirs.RESULT, end)
-        _log_score(run, end)
+        _log_score(run, end, info.task)
     if runs:
         results.write(config, info, workdir, known)
 
 
-def _log_score(run: Run, entry: dict[str, Any]) -> None:
-    name = "mAP" if "mAP" in entry["final"] else "accuracy"
-    logger.info("%s: %s %.4f", run.name, name, entry["final"][name])
+def _log_score(run: Run, entry: dict[str, Any], task: Task) -> None:
+    score = entry["final"][task.metric]
+    logger.info("%s: %s %.4f", run.name, task.metric, score)
 
 
 def evaluate(
@@ -347,8 +348,8 @@ def evaluate(
         run = Run(entry["fold"], entry["seed"])
         scored, predicted = trainer.evaluate(run, workdir / run.name)
         entry |= scored
-        predictions.append(Predictions(**predicted))
-        _log_score(run, entry)
+        predictions.append(predicted)
+        _log_score(run, entry, recordings.info.task)
     return results.summarize(config, recordings.info, entries, predictions)
 
 

@@ -22,7 +22,7 @@ from audiojax.config import Config
 from audiojax.datasets import Recordings
 from audiojax.datasets import balance as balances
 from audiojax.datasets.store import images
-from audiojax.errors import InputError
+from audiojax.errors import InputError, check_choice
 from audiojax.training import optimizer, program, steps
 from audiojax.training.checkpoints import Checkpoints
 from audiojax.training.evaluate import Evaluator
@@ -33,7 +33,7 @@ from audiojax.training.program import DataParallel, Programs, SeedParallel, Spre
 from audiojax.training.progress import Progress
 from audiojax.training.runs import ActiveRun, Diverged, keys
 from audiojax.training.signals import StopSignals
-from audiojax.workdir import CHECKPOINTS, TEST, VALIDATION, Run
+from audiojax.workdir import CHECKPOINTS, TEST, VALIDATION, Predictions, Run
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +79,7 @@ def choose_parallel(config: Config, num_runs: int) -> str:
     Raises:
         InputError: for an unknown choice.
     """
-    if config.parallel not in PARALLEL:
-        raise InputError(
-            f"config.parallel is {config.parallel!r}; choose one of "
-            f"{', '.join(PARALLEL)}"
-        )
+    check_choice("config.parallel", config.parallel, PARALLEL)
     if config.parallel != "auto":
         return config.parallel
     small = config.batch_size < CLIPS_PER_DEVICE * jax.device_count()
@@ -244,7 +240,7 @@ class Trainer:
 
     def evaluate(
         self, run: Run, folder: epath.Path
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    ) -> tuple[dict[str, Any], Predictions]:
         """Scores a finished run again, from its newest checkpoint.
 
         Returns:
@@ -268,10 +264,10 @@ class Trainer:
         state: steps.TrainState,
         progress: Progress,
         test: np.ndarray,
-        predictions: dict[str, np.ndarray],
+        predictions: Predictions,
     ) -> dict[str, Any]:
         scores = self.classifier.task.scores
-        entry = {"final": scores(predictions["logits"], predictions["label"])}
+        entry = {"final": scores(predictions.logits, predictions.label)}
         if progress.best is not None:
             entry["best"] = self.evaluator.scores(state.best, test) | progress.best
         return entry
@@ -369,8 +365,8 @@ class Trainer:
                 state.variables, active.split.validation
             )
         if self.hosts.first:
-            for name, arrays in written.items():
-                files.write_arrays(active.folder / name, arrays)
+            for name, found in written.items():
+                files.write_arrays(active.folder / name, vars(found))
         return {
             "name": active.run.name,
             "fold": active.run.fold,

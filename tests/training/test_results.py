@@ -22,7 +22,7 @@ def entry(fold, seed, accuracy, **more):
 def predicted(margins, label=(0, 0, 1, 1)):
     """Logits of which the first is larger by so much than the second."""
     logits = np.stack([np.asarray(margins), np.zeros(4)], axis=1)
-    return Predictions(np.array(["a", "b", "c", "d"]), np.array(label), logits)
+    return Predictions(logits, np.array(label), np.array(["a", "b", "c", "d"]))
 
 
 def test_summary_is_arithmetic_over_seeds_and_folds():
