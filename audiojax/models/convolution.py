@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from audiojax.models.forms import Axis, Window, form, total, wide
+from audiojax.models.forms import Axis, Window, at_least_float32, form, total
 
 # How many images the gradient of a depthwise kernel adds up in one pass over their
 # pixels. More would store less, but leave the cache.
@@ -46,7 +46,9 @@ def convolve(
         padding = lax.padtype_to_pads(sizes, taps, stride, padding)
     if form() == "cpu":
         if groups == 1 and taps == (1, 1) and not any(map(any, padding)):
-            return _pointwise(image[:, :: stride[0], :: stride[1]], kernel[0, 0])
+            pixels = image[:, :: stride[0], :: stride[1]]
+            product = pixels.reshape(-1, pixels.shape[-1]) @ kernel[0, 0]
+            return product.reshape(*pixels.shape[:-1], -1)
         if groups == image.shape[-1] == kernel.shape[-1]:
             axes = (Axis(sizes[i], taps[i], stride[i], *padding[i]) for i in range(2))
             return _depthwise(Window(*axes), image, kernel)
@@ -60,15 +62,12 @@ def convolve(
     )
 
 
-def _pointwise(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    pixels = image.reshape(-1, image.shape[-1])
-    return (pixels @ kernel).reshape(*image.shape[:-1], -1)
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _depthwise(window: Window, image: jax.Array, kernel: jax.Array) -> jax.Array:
-    padded = window.pad(wide(image))
-    products = (window.met(padded, tap) * _factor(kernel, tap) for tap in window.taps)
+    padded = window.pad(at_least_float32(image))
+    products = (
+        window.shifted(padded, tap) * _factor(kernel, tap) for tap in window.taps
+    )
     return total(products).astype(image.dtype)
 
 
@@ -82,13 +81,13 @@ def _depthwise_backward(
     window: Window, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     image, kernel = saved
-    gradient = wide(gradient)
+    gradient = at_least_float32(gradient)
 
     def term(tap: tuple[int, int], gradient: jax.Array) -> jax.Array:
         return gradient * _factor(kernel, tap)
 
     to_image = window.gather(term, gradient)
-    to_kernel = _kernel_gradient(window, wide(image), gradient)
+    to_kernel = _kernel_gradient(window, at_least_float32(image), gradient)
     return to_image.astype(image.dtype), to_kernel.astype(kernel.dtype)
 
 
@@ -115,7 +114,7 @@ def _kernel_gradient(
         )
         products = [
             total(
-                window.met(images, tap, (i, i + 1)) * gradients[i : i + 1]
+                window.shifted(images, tap, (i, i + 1)) * gradients[i : i + 1]
                 for i in range(length)
             )
             for tap in window.taps
@@ -129,4 +128,4 @@ def _kernel_gradient(
 
 def _factor(kernel: jax.Array, tap: tuple[int, int]) -> jax.Array:
     """The factors [1,1,1,C] of one tap of a depthwise kernel."""
-    return wide(kernel[None, None, None, *tap, 0])
+    return at_least_float32(kernel[None, None, None, *tap, 0])

@@ -63,13 +63,13 @@ class Window(NamedTuple):
         """The image with the value around it that the window reaches."""
         return _framed(image, [(axis.before, axis.after) for axis in self], value)
 
-    def met(
+    def shifted(
         self,
         padded: jax.Array,
         tap: tuple[int, int],
         images: tuple[int, int] | None = None,
     ) -> jax.Array:
-        """The pixels [B,H',W',C] that a tap meets, in some images or in all."""
+        """The pixels [B,H',W',C] that a tap reads, of images first to end or of all."""
         size = (self.rows.outputs, self.columns.outputs)
         return _pixels(padded, tap, size, (self.rows.step, self.columns.step), images)
 
@@ -176,6 +176,6 @@ def total(terms: Iterable[jax.Array]) -> jax.Array:
     return reduce(lambda some, term: some + term, terms)
 
 
-def wide(array: jax.Array) -> jax.Array:
+def at_least_float32(array: jax.Array) -> jax.Array:
     """At least float32, to add in."""
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from audiojax.models.forms import Axis, Window, form, wide
+from audiojax.models.forms import Axis, Window, at_least_float32, form
 
 
 def max_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
@@ -37,7 +37,7 @@ def max_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> ja
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _max_pool(window: Window, image: jax.Array) -> jax.Array:
     padded = window.pad(image, -jnp.inf)
-    return reduce(jnp.maximum, (window.met(padded, tap) for tap in window.taps))
+    return reduce(jnp.maximum, (window.shifted(padded, tap) for tap in window.taps))
 
 
 def _forward(window: Window, image: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -48,18 +48,19 @@ def _backward(
     window: Window, image: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array]:
     padded = window.pad(image, -jnp.inf)
-    most = window.met(padded, window.taps[0])
+    most = window.shifted(padded, window.taps[0])
     # Numbers of taps, in float32, of which XLA makes the faster code.
     winner = jnp.zeros(most.shape, jnp.float32)
     for number, tap in enumerate(window.taps):
-        pixels = window.met(padded, tap)
+        pixels = window.shifted(padded, tap)
         winner = jnp.where(pixels > most, number, winner)
         most = jnp.maximum(pixels, most)
 
     def term(tap: tuple[int, int], gradient: jax.Array, winner: jax.Array) -> jax.Array:
         return jnp.where(winner == window.taps.index(tap), gradient, 0)
 
-    return (window.gather(term, wide(gradient), winner).astype(image.dtype),)
+    to_image = window.gather(term, at_least_float32(gradient), winner)
+    return (to_image.astype(image.dtype),)
 
 
 _max_pool.defvjp(_forward, _backward)
