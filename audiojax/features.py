@@ -9,7 +9,6 @@ stacked like the three colors of a picture.
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Iterable, Iterator
 
 import jax
@@ -294,18 +293,14 @@ def _banded_matmul(x: jax.Array, matrix: np.ndarray, group: int) -> jax.Array:
 
 def _mel_filters(settings: LogMel) -> np.ndarray:
     """Triangles [n_fft // 2 + 1, n_mels] of height 1, even on the HTK mel scale."""
-    # Late, as its import takes a second, which many uses of this module do not need.
-    from librosa import filters as librosa_filters
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of empty bands, which are an error below
-        filters = librosa_filters.mel(
-            sr=settings.sample_rate,
-            n_fft=settings.n_fft,
-            n_mels=settings.n_mels,
-            htk=True,
-            norm=None,
-        ).T
+    frequencies = np.fft.rfftfreq(settings.n_fft, 1 / settings.sample_rate)[:, None]
+    top = 2595 * np.log10(1 + settings.sample_rate / 2 / 700)
+    mels = np.linspace(0, top, settings.n_mels + 2)
+    corners = 700 * (10 ** (mels / 2595) - 1)
+    widths = np.diff(corners)
+    rising = (frequencies - corners[:-2]) / widths[:-1]
+    falling = (corners[2:] - frequencies) / widths[1:]
+    filters = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
     if not (filled := filters.any(axis=0)).all():
         raise InputError(
             f"{(~filled).sum()} of {settings.n_mels} mel bands hold no frequency of a "

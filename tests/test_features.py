@@ -215,6 +215,14 @@ def test_mel_filters_are_triangles_even_on_the_htk_scale(settings):
     filters = features._mel_filters(settings)
     assert filters.dtype == np.float32
     np.testing.assert_allclose(filters.T, expected, atol=1e-6)
+    librosas = librosa.filters.mel(
+        sr=settings.sample_rate,
+        n_fft=settings.n_fft,
+        n_mels=settings.n_mels,
+        htk=True,
+        norm=None,
+    )
+    np.testing.assert_allclose(filters.T, librosas, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("size", "new_size"), [(501, 250), (101, 250), (7, 7), (1, 5)])
