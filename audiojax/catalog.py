@@ -42,51 +42,49 @@ class Record:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def _torchvision(
-    name: str, revision: str = "main", sha256: str | None = None, **options: Any
-) -> Record:
-    source = f"timm/{name}.tv_in1k"
-    return Record(source, revision, sha256, "BSD-3-Clause", *_IMAGENET, options)
-
-
-def _lite(index: int) -> Record:
-    source = f"timm/tf_efficientnet_lite{index}.in1k"
-    return Record(source, "main", None, "Apache-2.0", *_HALF)
-
-
-# What the hub has, by the network's name: the file model.safetensors of each source.
-RECORDS: dict[str, Record] = {
-    "resnet18": _torchvision(
-        "resnet18",
+# Revision and sum where they are known, by the network's name.
+_PINS: dict[str, tuple[str, str | None]] = {
+    "resnet18": (
         "bbd144b3e5565108aad885f145491d11bc6ce807",
         "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
     ),
-    "resnet34": _torchvision(
-        "resnet34",
+    "resnet34": (
         "1b7b21cca82ff974d341713f777bf740c2db38c4",
         "0bb82595a564991a9d424708b33f5d843f5aaed7f6c0886ff10849ff97022235",
     ),
-    "resnet50": _torchvision(
-        "resnet50",
+    "resnet50": (
         "78f3ecfdb38e06d9b8397f662e7ab8fee96026fa",
         "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
     ),
-    "resnet101": _torchvision("resnet101"),
-    "resnet152": _torchvision("resnet152"),
-    "densenet121": _torchvision(
-        "densenet121",
+    "densenet121": (
         "f0d0f2698a02cb133b09d48396db6e1e46fe9f3b",
         "c894c6d9caa317a8ca1942986dee7a16a86c77734a4d691d2abe05389cfef358",
     ),
-    "densenet161": _torchvision("densenet161"),
-    "densenet169": _torchvision("densenet169"),
-    "densenet201": _torchvision("densenet201"),
-    "inception_v3": _torchvision(
-        "inception_v3",
-        sha256="9c452c63a67fd03a38a78c401ba12d4be0e926df63c93403de3a29f6df20fefb",
-        transform_input=True,
+    "inception_v3": (
+        "main",
+        "9c452c63a67fd03a38a78c401ba12d4be0e926df63c93403de3a29f6df20fefb",
     ),
-    **{f"efficientnet_lite{index}": _lite(index) for index in range(5)},
+}
+
+
+def _published(name: str) -> Record:
+    pin = _PINS.get(name, ("main", None))
+    if name.startswith("efficientnet"):
+        return Record(f"timm/tf_{name}.in1k", *pin, "Apache-2.0", *_HALF)
+    options = {"transform_input": True} if name == "inception_v3" else {}
+    source = f"timm/{name}.tv_in1k"
+    return Record(source, *pin, "BSD-3-Clause", *_IMAGENET, options)
+
+
+# What the hub has, by the network's name: the file model.safetensors of each source.
+RECORDS = {
+    name: _published(name)
+    for name in (
+        *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+        *(f"densenet{depth}" for depth in (121, 161, 169, 201)),
+        "inception_v3",
+        *(f"efficientnet_lite{size}" for size in range(5)),
+    )
 }
 
 
@@ -100,15 +98,6 @@ def weights_dirs() -> list[Path]:
     return [*([Path(named)] if named else []), repository]
 
 
-def record(weights: str | Path) -> Record:
-    """Gives the record of the weights that `pretrained.load(weights, …)` reads.
-
-    Raises:
-        InputError: there are no weights of that name, or they cannot be had.
-    """
-    return locate(weights)[1]
-
-
 def options(weights: str | Path) -> Mapping[str, Any]:
     """Gives the fields of the network that weights need, without fetching them.
 
@@ -116,7 +105,7 @@ def options(weights: str | Path) -> Mapping[str, Any]:
         weights: as in `pretrained.load`.
     """
     if isinstance(weights, Path) or weights.endswith(".safetensors"):
-        return record(weights).options
+        return locate(weights)[1].options
     return RECORDS[weights].options if weights in RECORDS else {}
 
 
@@ -174,17 +163,13 @@ def _download(name: str) -> Path:
     )
     try:
         # Not needed where the file is at hand.
-        import huggingface_hub  # pyright: ignore[reportMissingImports]
+        import huggingface_hub as hub  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError(
             f"no weights of {name} here: install huggingface_hub, or {by_hand}"
         ) from None
     try:
-        return Path(
-            huggingface_hub.hf_hub_download(
-                source, "model.safetensors", revision=revision
-            )
-        )
+        return Path(hub.hf_hub_download(source, "model.safetensors", revision=revision))
     # The kinds of its errors differ between its versions and their HTTP libraries.
     except Exception as error:
         cause = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -17,9 +17,8 @@ from audiojax.config import Config
 from audiojax.errors import InputError, check_choice
 from audiojax.features import LogMel
 from audiojax.models import Network
+from audiojax.pretrained import Variables
 from audiojax.task import Task
-
-Variables = Mapping[str, Any]
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 

@@ -20,7 +20,7 @@ from flax import traverse_util
 
 from audiojax import files
 from audiojax.catalog import locate
-from audiojax.errors import InputError
+from audiojax.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,11 @@ _LEAVES = {
 # … and what a checkpoint holds that inference and training from it do not need:
 # PyTorch's count of batches, and Inception's auxiliary head.
 _IGNORED = re.compile(r"\.num_batches_tracked$|^AuxLogits\.")
+
+# The order of our axes in PyTorch, by their number ([H,W,I,O] -> [O,I,H,W], [I,O] ->
+# [O,I]), and of PyTorch's axes here.
+_TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
+_FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 
 _DTYPES = {
     "F64": np.float64,
@@ -109,19 +114,46 @@ def fit(
     paths, leaves = _flatten(variables)
     kept = {name for name in leaves if _under(name, new)}
     expected = {
-        name: _torch_shape(leaf) for name, leaf in leaves.items() if name not in kept
+        name: tuple(leaf.shape[axis] for axis in _TO_TORCH[leaf.ndim])
+        for name, leaf in leaves.items()
+        if name not in kept
     }
     found = {
         name: _fit_channels(name, array, expected)
         for name, array in arrays.items()
         if not (_IGNORED.search(name) or _under(name, (*new, *unused)))
     }
-    misspelt = [part for part in new if not any(_under(n, (part,)) for n in leaves)]
-    _refuse_differences(source, expected, found, misspelt)
+    both = expected.keys() & found.keys()
+    differences = {
+        "missing": expected.keys() - both,
+        "unexpected": found.keys() - both,
+        "of another shape": [
+            f"{name} {found[name].shape} instead of {expected[name]}"
+            for name in both
+            if found[name].shape != expected[name]
+        ],
+        "of another type": [
+            f"{name} {found[name].dtype} instead of float32"
+            for name in both
+            if found[name].dtype != np.float32
+        ],
+        "to be new but not in the network": [
+            path for path in new if not any(_under(name, (path,)) for name in leaves)
+        ],
+    }
+    sentences = [
+        f"{len(names)} parameter{'s'[: len(names) != 1]} {what}: "
+        + listed(sorted(names), ", ", limit=8)
+        for what, names in differences.items()
+        if names
+    ]
+    if sentences:
+        raise InputError(f"{source}: {'; '.join(sentences)}")
     logger.info("%s: %d arrays loaded", source, len(found))
     if kept:
         logger.info("%s: new and not loaded: %s", source, ", ".join(sorted(kept)))
-    leaves |= {name: jnp.asarray(_from_torch(array)) for name, array in found.items()}
+    for name, array in found.items():
+        leaves[name] = jnp.asarray(array.transpose(_FROM_TORCH[array.ndim]))
     flat = {paths[name]: leaf for name, leaf in leaves.items()}
     return {**variables, **traverse_util.unflatten_dict(flat)}
 
@@ -133,7 +165,7 @@ def to_published(variables: Variables) -> dict[str, np.ndarray]:
     """
     _, leaves = _flatten(variables)
     return {
-        name: np.ascontiguousarray(_to_torch(np.asarray(leaf)))
+        name: np.ascontiguousarray(np.transpose(leaf, _TO_TORCH[leaf.ndim]))
         for name, leaf in leaves.items()
     }
 
@@ -184,88 +216,31 @@ def _decode(path: str | Path, data: bytes) -> dict[str, np.ndarray]:
     if kind:
         raise InputError(f"{path}: expected a safetensors file, found {kind}")
     try:
-        entries = safetensors.deserialize(data)
+        entries = dict(safetensors.deserialize(data))
     except safetensors.SafetensorError as error:
         raise InputError(
             f"{path}: truncated, or not a safetensors file ({error}); get it again"
         ) from None
-    foreign = {entry["dtype"] for _, entry in entries} - _DTYPES.keys()
+    foreign = {entry["dtype"] for entry in entries.values()} - _DTYPES.keys()
     if foreign:
         raise InputError(f"{path}: holds values of type {foreign}, expected F32")
-    return {
-        name: np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(
-            entry["shape"]
-        )
-        for name, entry in entries
-    }
-
-
-def _refuse_differences(
-    source: str | Path,
-    expected: Mapping[str, tuple[int, ...]],
-    found: Mapping[str, np.ndarray],
-    misspelt: Sequence[str],
-) -> None:
-    shared = sorted(expected.keys() & found.keys())
-    differences = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - expected.keys()),
-        "of another shape": [
-            f"{name} {found[name].shape} instead of {expected[name]}"
-            for name in shared
-            if found[name].shape != expected[name]
-        ],
-        "of another type": [
-            f"{name} {found[name].dtype} instead of float32"
-            for name in shared
-            if found[name].dtype != np.float32
-        ],
-        "to be new but not in the network": misspelt,
-    }
-    sentences = [
-        f"{len(names)} parameter{'s'[: len(names) != 1]} {what}: {_shortened(names)}"
-        for what, names in differences.items()
-        if names
-    ]
-    if sentences:
-        raise InputError(f"{source}: {'; '.join(sentences)}")
-
-
-def _shortened(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+    arrays = {}
+    for name, entry in entries.items():
+        values = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]])
+        arrays[name] = values.reshape(entry["shape"])
+    return arrays
 
 
 def _flatten(
     variables: Variables,
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
     """Our paths and our arrays, both by their published names."""
-    flat = traverse_util.flatten_dict(
-        {collection: variables[collection] for collection in ("params", "batch_stats")}
-    )
-    paths = {_published_name(path): path for path in flat}
-    return paths, {name: flat[path] for name, path in paths.items()}
-
-
-def _published_name(path: tuple[str, ...]) -> str:
-    collection, *modules, leaf = path
-    return ".".join((*modules, _LEAVES[collection, leaf]))
-
-
-def _torch_axes(rank: int) -> tuple[int, ...]:
-    """The order of our axes in PyTorch: [H,W,I,O] -> [O,I,H,W], [I,O] -> [O,I]."""
-    return {4: (3, 2, 0, 1), 2: (1, 0)}.get(rank, tuple(range(rank)))
-
-
-def _torch_shape(array: Any) -> tuple[int, ...]:
-    return tuple(array.shape[axis] for axis in _torch_axes(array.ndim))
-
-
-def _to_torch(array: np.ndarray) -> np.ndarray:
-    return array.transpose(_torch_axes(array.ndim))
-
-
-def _from_torch(array: np.ndarray) -> np.ndarray:
-    return array.transpose(np.argsort(_torch_axes(array.ndim)))
+    paths, leaves = {}, {}
+    for collection in ("params", "batch_stats"):
+        for path, leaf in traverse_util.flatten_dict(variables[collection]).items():
+            name = ".".join((*path[:-1], _LEAVES[collection, path[-1]]))
+            paths[name], leaves[name] = (collection, *path), leaf
+    return paths, leaves
 
 
 def _under(name: str, paths: Iterable[str]) -> bool:

@@ -49,7 +49,7 @@ def test_a_file_is_found_by_name_with_its_line_of_the_manifest(folder, arrays):
         pretrained.load("mine", variables_of()),
         pretrained.fit("x", arrays, variables_of()),
     )
-    found = catalog.record("mine")
+    found = catalog.locate("mine")[1]
     assert (found.mean, found.std) == ((0.1, 0.2, 0.3), (1, 2, 3))
     assert found.options == {"transform_input": True}
 
@@ -60,7 +60,7 @@ def test_the_british_spelling_of_older_manifests_is_read(folder, arrays):
     line = record(path)
     line["licence"] = line.pop("license")
     (folder / "manifest.json").write_text(json.dumps({"mine": line}))
-    assert catalog.record("mine").license == "CC0-1.0"
+    assert catalog.locate("mine")[1].license == "CC0-1.0"
     pretrained.load("mine", variables_of())
 
 
@@ -85,7 +85,7 @@ def test_the_sum_of_the_table_holds_for_a_file_put_there_by_hand(folder, arrays)
 
 def test_a_file_of_ones_own_has_the_record_of_its_network(tmp_path, arrays):
     path = tmp_path / "inception_v3.safetensors"
-    found = catalog.record(path)
+    found = catalog.locate(path)[1]
     assert found.options == {"transform_input": True}
     assert found.sha256 is None
 

@@ -76,7 +76,7 @@ def test_the_manifest_gets_a_line_and_keeps_the_others(checkpoint, tmp_path):
     convert_weights.convert("resnet18", checkpoint, tmp_path, "a friend", "today")
     lines = json.loads(manifest.read_text())
     assert lines["other"] == {"sha256": "0"}
-    line = catalog.record(tmp_path / "resnet18.safetensors")
+    line = catalog.locate(tmp_path / "resnet18.safetensors")[1]
     assert (line.source, line.revision) == ("a friend", "today")
     assert line.license == "BSD-3-Clause"
     assert line.mean == catalog.RECORDS["resnet18"].mean
