@@ -19,7 +19,7 @@ from audiojax.models.network import (
     stage_paths,
     stages_from,
 )
-from audiojax.models.resnet import BasicBlock, Bottleneck, ResNet
+from audiojax.models.resnet import ResNet
 
 __all__ = [
     "MODELS",
@@ -32,11 +32,11 @@ __all__ = [
 ]
 
 MODELS: dict[str, Callable[..., Network]] = {
-    "resnet18": partial(ResNet, block=BasicBlock, depths=(2, 2, 2, 2)),
-    "resnet34": partial(ResNet, block=BasicBlock, depths=(3, 4, 6, 3)),
-    "resnet50": partial(ResNet, block=Bottleneck, depths=(3, 4, 6, 3)),
-    "resnet101": partial(ResNet, block=Bottleneck, depths=(3, 4, 23, 3)),
-    "resnet152": partial(ResNet, block=Bottleneck, depths=(3, 8, 36, 3)),
+    "resnet18": partial(ResNet, depths=(2, 2, 2, 2), bottleneck=False),
+    "resnet34": partial(ResNet, depths=(3, 4, 6, 3), bottleneck=False),
+    "resnet50": partial(ResNet, depths=(3, 4, 6, 3)),
+    "resnet101": partial(ResNet, depths=(3, 4, 23, 3)),
+    "resnet152": partial(ResNet, depths=(3, 8, 36, 3)),
     "densenet121": partial(DenseNet, depths=(6, 12, 24, 16)),
     "densenet161": partial(DenseNet, depths=(6, 12, 36, 24), growth=48),
     "densenet169": partial(DenseNet, depths=(6, 12, 32, 32)),

@@ -13,7 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from audiojax.models.layers import Sequential
+from audiojax.models.layers import Sequential, branch
 from audiojax.models.network import Network, Stage
 
 # Blocks, kernel, stride, expansion and channels of each stage of the smallest network.
@@ -31,13 +31,15 @@ _STAGES = (
 _init_depthwise = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-class _Block(nn.Module):
-    """Fields of both kinds of block.
+class Block(nn.Module):
+    """A depthwise and a 1x1 convolution, beside a shortcut if it fits.
 
     Attributes:
         features: channels of the output.
         kernel: size of the depthwise convolution.
         stride: its step.
+        expansion: factor by which a 1x1 convolution before raises the channels; 1 for
+            none.
         conv: makes a convolution.
         norm: makes a normalization.
     """
@@ -45,50 +47,33 @@ class _Block(nn.Module):
     features: int
     kernel: int
     stride: int
+    expansion: int
     conv: Callable[..., Any]
     norm: Callable[..., Any]
 
-    def depthwise(self, image: jax.Array) -> jax.Array:
-        """Convolves each channel alone."""
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Gives the image [B,H/stride,W/stride,features]."""
         channels = image.shape[-1]
-        return self.conv(
-            channels,
+        inner = self.expansion * channels
+        depthwise = partial(
+            self.conv,
+            inner,
             self.kernel,
             self.stride,
             padding="SAME",
-            groups=channels,
+            groups=inner,
             init=_init_depthwise,
-            name="conv_dw",
-        )(image)
-
-
-class SeparableBlock(_Block):
-    """A depthwise and a 1x1 convolution, the latter without activation."""
-
-    @nn.compact
-    def __call__(self, image: jax.Array) -> jax.Array:
-        """Gives the image [B,H/stride,W/stride,features]."""
-        image = nn.relu6(self.norm(name="bn1")(self.depthwise(image)))
-        return self.norm(name="bn2")(self.conv(self.features, name="conv_pw")(image))
-
-
-class InvertedResidual(_Block):
-    """A `SeparableBlock` on six times the channels, beside a shortcut if it fits."""
-
-    expansion: int = 6
-
-    @nn.compact
-    def __call__(self, image: jax.Array) -> jax.Array:
-        """Gives the image [B,H/stride,W/stride,features]."""
-        channels = image.shape[-1]
-        branch = self.conv(self.expansion * channels, name="conv_pw")(image)
-        branch = nn.relu6(self.norm(name="bn1")(branch))
-        branch = nn.relu6(self.norm(name="bn2")(self.depthwise(branch)))
-        branch = self.norm(name="bn3")(
-            self.conv(self.features, name="conv_pwl")(branch)
         )
+        last = partial(self.conv, self.features)
+        if self.expansion == 1:
+            convolutions = {"conv_dw": depthwise, "conv_pw": last}
+        else:
+            first = partial(self.conv, inner)
+            convolutions = {"conv_pw": first, "conv_dw": depthwise, "conv_pwl": last}
+        output = branch(image, self.norm, nn.relu6, **convolutions)
         fits = self.stride == 1 and channels == self.features
-        return image + branch if fits else branch
+        return image + output if fits else output
 
 
 class EfficientNetLite(Network, kw_only=True):
@@ -125,21 +110,12 @@ class EfficientNetLite(Network, kw_only=True):
         blocks, kernel, stride, expansion, channels = _STAGES[index]
         if 0 < index < len(_STAGES) - 1:
             blocks = math.ceil(self.depth * blocks)
-        block = SeparableBlock if expansion == 1 else InvertedResidual
-        layers = tuple(
-            (
-                str(i),
-                partial(
-                    block,
-                    _round_channels(self.width * channels),
-                    kernel,
-                    stride if i == 0 else 1,
-                    conv,
-                    norm,
-                ),
-            )
-            for i in range(blocks)
-        )
+        features = _round_channels(self.width * channels)
+        layers = []
+        for i in range(blocks):
+            step = stride if i == 0 else 1
+            block = partial(Block, features, kernel, step, expansion, conv, norm)
+            layers.append((str(i), block))
         name = f"blocks.{index}"
         return name, [(name, partial(Sequential, layers))]
 

@@ -3,10 +3,9 @@
 Without the auxiliary head, which neither inference nor fine-tuning here needs.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from functools import partial, reduce
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,19 +17,14 @@ from audiojax.models.layers import avg_pool, max_pool
 from audiojax.models.network import Network, Stage
 
 
-@dataclasses.dataclass(frozen=True)
-class _Conv:
+class _Conv(NamedTuple):
     """A `ConvNorm` of a branch: with stride 1 it keeps the size, else it has no pad."""
 
     name: str
     features: int
-    kernel: tuple[int, int] = (1, 1)
+    height: int
+    width: int
     stride: int = 1
-
-    @property
-    def padding(self) -> tuple[int, int]:
-        height, width = self.kernel
-        return (height // 2, width // 2) if self.stride == 1 else (0, 0)
 
 
 # Branches beside each other, whose outputs are joined along the channels. Each is a
@@ -78,108 +72,78 @@ class Mixed(nn.Module):
         return self._fork(self.branches, image)
 
     def _fork(self, branches: Branches, image: jax.Array) -> jax.Array:
-        outputs = []
-        for branch in branches:
-            output = image
-            for step in branch:
-                output = self._step(step, output)
-            outputs.append(output)
+        outputs = [reduce(self._step, branch, image) for branch in branches]
         return jnp.concatenate(outputs, axis=-1)
 
-    def _step(self, step: Any, image: jax.Array) -> jax.Array:
-        if isinstance(step, Sequence):
-            return self._fork(step, image)
+    def _step(self, image: jax.Array, step: Any) -> jax.Array:
         if not isinstance(step, _Conv):
-            return step(image)
-        conv = partial(self.conv, step.features, step.kernel, step.stride, step.padding)
+            fork = isinstance(step, Sequence)
+            return self._fork(step, image) if fork else step(image)
+        kernel = (step.height, step.width)
+        padding = tuple(side // 2 for side in kernel) if step.stride == 1 else (0, 0)
+        conv = partial(self.conv, step.features, kernel, step.stride, padding)
         return ConvNorm(conv, self.norm, name=step.name)(image)
+
+
+def _row(name: str, *steps: tuple[int, int, int], stride: int = 1) -> list[_Conv]:
+    """Convolutions NAME_1, NAME_2 …, or NAME alone, the last one with the stride."""
+    names = [f"{name}_{i + 1}" for i in range(len(steps))] if steps[1:] else [name]
+    row = [_Conv(name, *step) for name, step in zip(names, steps, strict=True)]
+    return [*row[:-1], row[-1]._replace(stride=stride)]
 
 
 def _mixed_5(pool: int) -> Branches:
     return [
-        [_Conv("branch1x1", 64)],
-        [_Conv("branch5x5_1", 48), _Conv("branch5x5_2", 64, (5, 5))],
-        [
-            _Conv("branch3x3dbl_1", 64),
-            _Conv("branch3x3dbl_2", 96, (3, 3)),
-            _Conv("branch3x3dbl_3", 96, (3, 3)),
-        ],
-        [_mean_pool, _Conv("branch_pool", pool)],
+        _row("branch1x1", (64, 1, 1)),
+        _row("branch5x5", (48, 1, 1), (64, 5, 5)),
+        _row("branch3x3dbl", (64, 1, 1), (96, 3, 3), (96, 3, 3)),
+        [_mean_pool, *_row("branch_pool", (pool, 1, 1))],
     ]
 
 
-def _mixed_6a() -> Branches:
+def _mixed_6(c: int) -> Branches:
+    tall, flat = (c, 7, 1), (c, 1, 7)
     return [
-        [_Conv("branch3x3", 384, (3, 3), stride=2)],
-        [
-            _Conv("branch3x3dbl_1", 64),
-            _Conv("branch3x3dbl_2", 96, (3, 3)),
-            _Conv("branch3x3dbl_3", 96, (3, 3), stride=2),
-        ],
-        [_halve],
+        _row("branch1x1", (192, 1, 1)),
+        _row("branch7x7", (c, 1, 1), flat, (192, 7, 1)),
+        _row("branch7x7dbl", (c, 1, 1), tall, flat, tall, (192, 1, 7)),
+        [_mean_pool, *_row("branch_pool", (192, 1, 1))],
     ]
 
 
-def _mixed_6(width: int) -> Branches:
-    return [
-        [_Conv("branch1x1", 192)],
-        [
-            _Conv("branch7x7_1", width),
-            _Conv("branch7x7_2", width, (1, 7)),
-            _Conv("branch7x7_3", 192, (7, 1)),
-        ],
-        [
-            _Conv("branch7x7dbl_1", width),
-            _Conv("branch7x7dbl_2", width, (7, 1)),
-            _Conv("branch7x7dbl_3", width, (1, 7)),
-            _Conv("branch7x7dbl_4", width, (7, 1)),
-            _Conv("branch7x7dbl_5", 192, (1, 7)),
-        ],
-        [_mean_pool, _Conv("branch_pool", 192)],
-    ]
+def _cross(name: str) -> Branches:
+    return [[_Conv(f"{name}a", 384, 1, 3)], [_Conv(f"{name}b", 384, 3, 1)]]
 
 
-def _mixed_7a() -> Branches:
-    return [
-        [_Conv("branch3x3_1", 192), _Conv("branch3x3_2", 320, (3, 3), stride=2)],
-        [
-            _Conv("branch7x7x3_1", 192),
-            _Conv("branch7x7x3_2", 192, (1, 7)),
-            _Conv("branch7x7x3_3", 192, (7, 1)),
-            _Conv("branch7x7x3_4", 192, (3, 3), stride=2),
-        ],
-        [_halve],
-    ]
-
-
-def _mixed_7() -> Branches:
-    def cross(name: str) -> Branches:
-        return [[_Conv(f"{name}a", 384, (1, 3))], [_Conv(f"{name}b", 384, (3, 1))]]
-
-    return [
-        [_Conv("branch1x1", 320)],
-        [_Conv("branch3x3_1", 384), cross("branch3x3_2")],
-        [
-            _Conv("branch3x3dbl_1", 448),
-            _Conv("branch3x3dbl_2", 384, (3, 3)),
-            cross("branch3x3dbl_3"),
-        ],
-        [_mean_pool, _Conv("branch_pool", 192)],
-    ]
-
+_MIXED_7 = [
+    _row("branch1x1", (320, 1, 1)),
+    [_Conv("branch3x3_1", 384, 1, 1), _cross("branch3x3_2")],
+    [*_row("branch3x3dbl", (448, 1, 1), (384, 3, 3)), _cross("branch3x3dbl_3")],
+    [_mean_pool, *_row("branch_pool", (192, 1, 1))],
+]
 
 _MIXED: dict[str, Branches] = {
     "Mixed_5b": _mixed_5(32),
     "Mixed_5c": _mixed_5(64),
     "Mixed_5d": _mixed_5(64),
-    "Mixed_6a": _mixed_6a(),
+    "Mixed_6a": [
+        _row("branch3x3", (384, 3, 3), stride=2),
+        _row("branch3x3dbl", (64, 1, 1), (96, 3, 3), (96, 3, 3), stride=2),
+        [_halve],
+    ],
     "Mixed_6b": _mixed_6(128),
     "Mixed_6c": _mixed_6(160),
     "Mixed_6d": _mixed_6(160),
     "Mixed_6e": _mixed_6(192),
-    "Mixed_7a": _mixed_7a(),
-    "Mixed_7b": _mixed_7(),
-    "Mixed_7c": _mixed_7(),
+    "Mixed_7a": [
+        _row("branch3x3", (192, 1, 1), (320, 3, 3), stride=2),
+        _row(
+            "branch7x7x3", (192, 1, 1), (192, 1, 7), (192, 7, 1), (192, 3, 3), stride=2
+        ),
+        [_halve],
+    ],
+    "Mixed_7b": _MIXED_7,
+    "Mixed_7c": _MIXED_7,
 }
 
 

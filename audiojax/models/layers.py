@@ -129,12 +129,30 @@ class Sequential(nn.Module):
 
 def avg_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
     """Mean over squares of the image [B,H,W,C]; padded zeros count, as in PyTorch."""
-    return nn.avg_pool(image, (kernel, kernel), (stride, stride), _sides(padding))
+    # Flax takes pairs, and its annotation says it does not.
+    sides: Any = ((padding, padding), (padding, padding))
+    return nn.avg_pool(image, (kernel, kernel), (stride, stride), sides)
 
 
-def _sides(padding: int) -> Any:
-    # Flax takes it, and its annotation says it does not.
-    return ((padding, padding), (padding, padding))
+def branch(
+    image: jax.Array,
+    norm: Callable[..., nn.Module],
+    activation: Callable[[jax.Array], jax.Array],
+    **convolutions: Callable[..., nn.Module],
+) -> jax.Array:
+    """The branch of a residual block: convolutions, each followed by its normalization.
+
+    Args:
+        image: [B,H,W,C].
+        norm: makes the normalizations bn1, bn2, …
+        activation: follows all normalizations but the last.
+        **convolutions: what makes them, by their names and in their order.
+    """
+    for number, (name, convolution) in enumerate(convolutions.items(), 1):
+        image = norm(name=f"bn{number}")(convolution(name=name)(image))
+        if number < len(convolutions):
+            image = activation(image)
+    return image
 
 
 def row_keys(key: jax.Array, size: int, axis_name: str | None) -> jax.Array:

@@ -10,61 +10,45 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from audiojax.models.layers import Sequential, max_pool
+from audiojax.models.layers import Sequential, branch, max_pool
 from audiojax.models.network import Network, Stage
 
 
-class _Block(nn.Module):
-    """Fields of both kinds of block.
+class Block(nn.Module):
+    """Convolutions beside a shortcut, which is projected where they change the shape.
 
     Attributes:
         features: channels of the 3x3 convolutions.
         stride: step of the block.
+        bottleneck: 1x1, 3x3 and 1x1 convolutions, to four times `features`, instead
+            of two 3x3 ones.
         conv: makes a convolution.
         norm: makes a normalization.
     """
 
     features: int
     stride: int
+    bottleneck: bool
     conv: Callable[..., Any]
     norm: Callable[..., Any]
 
-    def shortcut(self, image: jax.Array, channels: int) -> jax.Array:
-        """The image itself, or projected to the branch's channels and size."""
-        if image.shape[-1] == channels:
-            return image
-        projection = partial(self.conv, channels, 1, self.stride)
-        return Sequential((("0", projection), ("1", self.norm)), name="downsample")(
-            image
-        )
-
-
-class BasicBlock(_Block):
-    """Two 3x3 convolutions beside a shortcut."""
-
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
-        """Gives the image [B,H/stride,W/stride,features]."""
-        conv, norm = partial(self.conv, self.features, 3, padding=1), self.norm
-        branch = conv(stride=self.stride, name="conv1")(image)
-        branch = nn.relu(norm(name="bn1")(branch))
-        branch = norm(name="bn2")(conv(name="conv2")(branch))
-        return nn.relu(branch + self.shortcut(image, self.features))
-
-
-class Bottleneck(_Block):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut, to four times the channels."""
-
-    @nn.compact
-    def __call__(self, image: jax.Array) -> jax.Array:
-        """Gives the image [B,H/stride,W/stride,4*features]."""
-        features, conv, norm = self.features, self.conv, self.norm
-        branch = conv(features, 1, name="conv1")(image)
-        branch = nn.relu(norm(name="bn1")(branch))
-        branch = conv(features, 3, self.stride, padding=1, name="conv2")(branch)
-        branch = nn.relu(norm(name="bn2")(branch))
-        branch = norm(name="bn3")(conv(4 * features, 1, name="conv3")(branch))
-        return nn.relu(branch + self.shortcut(image, 4 * features))
+        """Gives the image [B,H/stride,W/stride,features or 4*features]."""
+        channels = (4 if self.bottleneck else 1) * self.features
+        square = partial(self.conv, self.features, 3, padding=1)
+        strided = partial(square, stride=self.stride)
+        if self.bottleneck:
+            first, last = (partial(self.conv, c) for c in (self.features, channels))
+            convolutions = {"conv1": first, "conv2": strided, "conv3": last}
+        else:
+            convolutions = {"conv1": strided, "conv2": square}
+        output = branch(image, self.norm, nn.relu, **convolutions)
+        if image.shape[-1] != channels:
+            projection = partial(self.conv, channels, stride=self.stride)
+            layers = (("0", projection), ("1", self.norm))
+            image = Sequential(layers, name="downsample")(image)
+        return nn.relu(output + image)
 
 
 class ResNet(Network, kw_only=True):
@@ -73,12 +57,12 @@ class ResNet(Network, kw_only=True):
     Fresh convolutions are He-normal by fan-out, as torchvision's.
 
     Attributes:
-        block: `BasicBlock` or `Bottleneck`.
         depths: number of blocks in each of the four layers.
+        bottleneck: whether blocks are bottlenecks; see `Block`.
     """
 
-    block: type[_Block]
     depths: tuple[int, ...]
+    bottleneck: bool = True
 
     head = "fc"
     init_conv = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -96,7 +80,7 @@ class ResNet(Network, kw_only=True):
             name, features = f"layer{index + 1}", 64 * 2**index
             strides = [1 if index == 0 else 2] + [1] * (depth - 1)
             blocks = tuple(
-                (str(i), partial(self.block, features, stride, conv, norm))
+                (str(i), partial(Block, features, stride, self.bottleneck, conv, norm))
                 for i, stride in enumerate(strides)
             )
             stages.append((name, [(name, partial(Sequential, blocks))]))
