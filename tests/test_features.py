@@ -166,7 +166,7 @@ def test_stretching_under_vmap_and_pmap():
 
     for images in (
         # As an accelerator does it.
-        jax.vmap(lambda a, n: features._stretched_image(a, n, ONE))(audio, length),
+        jax.vmap(lambda a, n: features._image(ONE, a, n))(audio, length),
         jax.pmap(image, devices=jax.devices()[:3])(pairs, halves),
     ):
         np.testing.assert_allclose(
@@ -279,7 +279,7 @@ def test_row_zero_is_the_lowest_band():
 def test_the_accelerators_path_gives_the_same():
     # `log_mel` goes clip by clip on a CPU and takes the whole batch elsewhere.
     audio = made_signals(8000, 4000)
-    whole = jax.vmap(lambda clip: features._clip_image(clip, SMALL))(audio)
+    whole = jax.vmap(lambda clip: features._image(SMALL, clip))(audio)
     np.testing.assert_allclose(whole, log_mel(audio, SMALL), atol=1e-5)
 
 
