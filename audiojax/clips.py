@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from audiojax.errors import InputError
+from audiojax.errors import InputError, check_choice
 
 MODES = ("pad", "repeat", "crop", "stretch")
 
@@ -44,10 +44,7 @@ class ClipPolicy:
     num_windows: int = 1
 
     def __post_init__(self):
-        if self.mode not in MODES:
-            raise InputError(
-                f"config.data.clip_mode is {self.mode!r}; choose {', '.join(MODES)}"
-            )
+        check_choice("config.data.clip_mode", self.mode, MODES)
         if self.num_samples < 1:
             raise InputError(
                 f"config.data.clip_seconds makes clips of {self.num_samples} samples; "
@@ -60,17 +57,10 @@ class ClipPolicy:
 
 
 def counts(lengths: np.ndarray, policy: ClipPolicy) -> np.ndarray:
-    """How many windows of each clip evaluation sees.
+    """How many windows evaluation sees of clips of `lengths` [N] samples: int64 [N].
 
     As many as it takes to cover the clip, but at most `num_windows`; one of each clip
     that is no longer than a row, and one in every mode but "crop".
-
-    Args:
-        lengths: [N] in samples.
-        policy: how clips become rows.
-
-    Returns:
-        int64 [N].
     """
     lengths = np.asarray(lengths, np.int64)
     if policy.mode != "crop":
@@ -103,32 +93,24 @@ def first(lengths: np.ndarray, policy: ClipPolicy) -> np.ndarray:
 def starts(
     lengths: np.ndarray, policy: ClipPolicy, number: np.ndarray | int
 ) -> np.ndarray:
-    """Where windows begin: the first and last at the clip's ends, the others even.
+    """Where windows begin, in samples from the clip's start: int64 [N].
 
-    A single window of a longer clip stands in its middle.
+    The first and last stand at the clip's ends, the others evenly between; a single
+    window of a longer clip stands in its middle.
 
     Args:
         lengths: [N] of each window's clip, in samples.
         policy: how clips become rows.
         number: [N] or one for all: the window's number in its clip, from 0.
-
-    Returns:
-        int64 [N], in samples from the clip's start.
     """
     spare, count = _spare(lengths, policy), counts(lengths, policy)
     return np.where(count > 1, number * spare // np.maximum(count - 1, 1), spare // 2)
 
 
 def drawn(lengths: np.ndarray, policy: ClipPolicy, chance: np.ndarray) -> np.ndarray:
-    """Where random windows begin, all places alike.
+    """Where random windows begin, all places alike: `starts` for training.
 
-    Args:
-        lengths: [N] of each window's clip, in samples.
-        policy: how clips become rows.
-        chance: [N] random numbers from [0, 1).
-
-    Returns:
-        int64 [N], in samples from the clip's start; 0 in every mode but "crop".
+    `chance` [N] are random numbers from [0, 1). In every mode but "crop" all are 0.
     """
     return (chance * (_spare(lengths, policy) + 1)).astype(np.int64)
 
@@ -142,23 +124,15 @@ def _spare(lengths: np.ndarray, policy: ClipPolicy) -> np.ndarray:
 
 
 def fit(samples: np.ndarray, start: int, policy: ClipPolicy) -> np.ndarray:
-    """One row: the clip's window from `start`, filled up to full length.
+    """One row, float32 [num_samples]: a clip's window, filled up to full length.
 
-    Args:
-        samples: [T] of the whole clip.
-        start: the first sample of the window.
-        policy: how clips become rows.
-
-    Returns:
-        float32 [num_samples].
+    The window begins at sample `start` of the whole clip `samples` [T].
     """
     window = np.asarray(samples, np.float32)[start : start + policy.num_samples]
     missing = policy.num_samples - len(window)
-    if not missing:
-        return window
-    if policy.mode == "repeat":
+    if missing and policy.mode == "repeat":
         return np.resize(window, policy.num_samples)
-    return np.pad(window, (0, missing))
+    return np.pad(window, (0, missing)) if missing else window
 
 
 def true_lengths(lengths: np.ndarray, policy: ClipPolicy) -> np.ndarray:
@@ -169,10 +143,7 @@ def true_lengths(lengths: np.ndarray, policy: ClipPolicy) -> np.ndarray:
 def unseen(lengths: np.ndarray, policy: ClipPolicy, sample_rate: int) -> str | None:
     """What evaluation does not see of these clips, as a sentence; None if all is seen.
 
-    Args:
-        lengths: [N] in samples.
-        policy: how clips become rows.
-        sample_rate: in Hz.
+    Their lengths [N] are in samples, the rate is in Hz.
     """
     seen = counts(lengths, policy) * policy.num_samples
     lost = (lengths - seen)[lengths > seen] / sample_rate
@@ -211,7 +182,7 @@ def by_clip(
     _, first, clip = np.unique(index, return_index=True, return_inverse=True)
     total = np.zeros((len(first), logits.shape[-1]))
     np.add.at(total, clip, logits)
-    mean = total / np.bincount(clip)[:, None]
     order = np.argsort(first)
+    mean = (total / np.bincount(clip)[:, None])[order]
     kept = first[order]
-    return mean[order].astype(np.float32), label[kept], index[kept]
+    return mean.astype(np.float32), label[kept], index[kept]

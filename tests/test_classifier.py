@@ -49,7 +49,9 @@ def test_the_config_says_what_becomes_of_lengths(config):
 
 def test_an_unknown_way_with_lengths_is_named(config):
     config.data.clip_mode = "wrap"
-    with pytest.raises(InputError, match="clip_mode is 'wrap'; choose pad, repeat"):
+    with pytest.raises(
+        InputError, match="clip_mode is 'wrap'; choose one of pad, repeat"
+    ):
         classifier.create(config, ("a", "b"), SINGLE)
 
 

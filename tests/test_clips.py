@@ -129,7 +129,10 @@ def test_what_windows_leave_out_is_said_with_the_way_out():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("loop", SIZE), "clip_mode is 'loop'; choose pad, repeat, crop, stretch"),
+        (
+            ("loop", SIZE),
+            "clip_mode is 'loop'; choose one of pad, repeat, crop, stretch",
+        ),
         (("pad", 0), "clip_seconds makes clips of 0 samples"),
         (("crop", SIZE, 0), "num_windows is 0"),
     ],

@@ -145,7 +145,7 @@ BAD = [
     ({"data.split": "leave"}, "config.data.split is 'leave'; give one of None"),
     ({"data.on_bad_file": "stop"}, "config.data.on_bad_file is 'stop'; give one of"),
     ({"data.num_folds": 1}, "num_folds is 1; give at least 2"),
-    ({"data.clip_mode": "loop"}, "config.data.clip_mode is 'loop'; choose pad"),
+    ({"data.clip_mode": "loop"}, "config.data.clip_mode is 'loop'; choose one of pad"),
     ({"data.clip_seconds": 0.0}, "config.data.clip_seconds makes clips of 0 samples"),
     ({"data.clip_seconds": 0.01}, "n_fft=2205 needs at least 1103"),
     ({"features.n_mels": 0}, "n_mels=0: expected positive numbers only"),
