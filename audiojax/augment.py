@@ -58,11 +58,9 @@ class Augment:
 
 def changes(settings: Augment) -> Changes:
     """What the settings ask of a training step."""
-
-    def change(keys: jax.Array, image: jax.Array, targets: jax.Array):
-        return images(keys, image, settings), targets
-
-    return Changes(images=change)
+    return Changes(
+        images=lambda keys, image, targets: (images(keys, image, settings), targets)
+    )
 
 
 def images(keys: jax.Array, image: jax.Array, settings: Augment) -> jax.Array:

@@ -72,8 +72,7 @@ def _published(name: str) -> Record:
     if name.startswith("efficientnet"):
         return Record(f"timm/tf_{name}.in1k", *pin, "Apache-2.0", *_HALF)
     options = {"transform_input": True} if name == "inception_v3" else {}
-    source = f"timm/{name}.tv_in1k"
-    return Record(source, *pin, "BSD-3-Clause", *_IMAGENET, options)
+    return Record(f"timm/{name}.tv_in1k", *pin, "BSD-3-Clause", *_IMAGENET, options)
 
 
 # What the hub has, by the network's name: the file model.safetensors of each source.
@@ -120,7 +119,10 @@ def locate(weights: str | Path) -> tuple[Path, Record]:
     """
     if isinstance(weights, Path) or weights.endswith(".safetensors"):
         path = Path(weights)
-        return path, _listed(path) or _unlisted(path)
+        # A file that no manifest lists is taken to be the network's of its name.
+        known = RECORDS.get(path.stem, Record("", "", None, "", *_IMAGENET))
+        own = dataclasses.replace(known, source=str(path), revision="", sha256=None)
+        return path, _listed(path) or own
     for folder in weights_dirs():
         path = folder / f"{weights}.safetensors"
         listed = _listed(path) or RECORDS.get(weights)
@@ -137,22 +139,12 @@ def locate(weights: str | Path) -> tuple[Path, Record]:
 def _listed(path: Path) -> Record | None:
     """What the manifest beside the file says of it."""
     manifest = path.with_name("manifest.json")
-    if not manifest.exists():
-        return None
-    entry = json.loads(manifest.read_text()).get(path.stem)
-    if entry is None:
+    entries = json.loads(manifest.read_text()) if manifest.exists() else {}
+    if (entry := entries.get(path.stem)) is None:
         return None
     if "licence" in entry:  # as older manifests spell it
         entry["license"] = entry.pop("licence")
     return Record(**entry | {"mean": tuple(entry["mean"]), "std": tuple(entry["std"])})
-
-
-def _unlisted(path: Path) -> Record:
-    """The record of a file of one's own: the network's, but for the sum."""
-    known = RECORDS.get(path.stem)
-    if known is None:
-        return Record(str(path), "", None, "", *_IMAGENET)
-    return dataclasses.replace(known, source=str(path), revision="", sha256=None)
 
 
 def _download(name: str) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 import itertools
+import operator
+import runpy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,14 +42,10 @@ def fields_to_sweep(path: str, given: Sequence[str] = ()) -> dict[str, Sequence[
         InputError: if it is not a dict of names and their values.
     """
     name = path.partition(":")[0]
-    spec = importlib.util.spec_from_file_location("audiojax_config_file", name)
-    if spec is None or spec.loader is None:
+    get_sweep = runpy.run_path(name).get("get_sweep")
+    if get_sweep is None:
         return {}
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_sweep"):
-        return {}
-    fields = module.get_sweep()
+    fields = get_sweep()
     wrong = not isinstance(fields, Mapping) or [
         field
         for field, values in fields.items()
@@ -81,16 +79,11 @@ def at(config: Config, point: Point) -> Config:
     Raises:
         InputError: if there is no such field, or it has another type.
     """
-    copy = config.copy_and_resolve_references()
+    copy = config.copy_and_resolve_references().lock()
     for field, value in point.items():
         *parents, name = field.split(".")
         try:
-            part = copy
-            for parent in parents:
-                part = part[parent]
-            if name not in part:
-                raise KeyError(name)
-            part[name] = value
+            functools.reduce(operator.getitem, parents, copy)[name] = value
         except (KeyError, AttributeError):
             raise InputError(
                 f"get_sweep() names {field}, a field that the config lacks"
@@ -99,4 +92,4 @@ def at(config: Config, point: Point) -> Config:
             raise InputError(
                 f"get_sweep() gives {field} the value {value!r}: {error}"
             ) from None
-    return copy.lock()
+    return copy

@@ -254,12 +254,7 @@ def _banded_matmul(x: jax.Array, matrix: np.ndarray, group: int) -> jax.Array:
     """Computes `x @ matrix` for a matrix whose non-zeros lie along a diagonal band.
 
     Each group of columns is multiplied with the few rows that it touches: an eighth
-    of the full product's arithmetic for the mel bands.
-
-    Args:
-        x: [..., rows].
-        matrix: [rows, columns], without empty columns.
-        group: columns in one product.
+    of the full product's arithmetic for the mel bands. No column may be empty.
     """
     products = []
     for first in range(0, matrix.shape[1], group):

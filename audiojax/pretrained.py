@@ -87,8 +87,7 @@ def load(
             whole, has another sum than its record says, or does not fit the network.
     """
     path, record = locate(weights)
-    arrays = read(path, record.sha256)
-    return fit(path, arrays, variables, new=new, unused=unused)
+    return fit(path, read(path, record.sha256), variables, new=new, unused=unused)
 
 
 def fit(
@@ -231,9 +230,7 @@ def _decode(path: str | Path, data: bytes) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _flatten(
-    variables: Variables,
-) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
+def _flatten(variables: Variables) -> tuple[dict[str, Any], dict[str, Any]]:
     """Our paths and our arrays, both by their published names."""
     paths, leaves = {}, {}
     for collection in ("params", "batch_stats"):

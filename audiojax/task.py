@@ -59,6 +59,9 @@ class Task(abc.ABC):
         """Logarithms of the classes' probabilities [..., classes], in float64."""
 
     @abc.abstractmethod
+    def _scores(self, logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
+        """Scores of finite logits."""
+
     def average_probabilities(
         self, members: Sequence[np.ndarray], weights: Sequence[float] | None = None
     ) -> np.ndarray:
@@ -74,10 +77,10 @@ class Task(abc.ABC):
         Returns:
             Logits [N, classes] float64; with one class a clip log-probabilities.
         """
-
-    @abc.abstractmethod
-    def _scores(self, logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
-        """Scores of finite logits."""
+        logs = np.stack([self.log_probabilities(member) for member in members])
+        shares = np.ones(len(logs)) if weights is None else np.asarray(weights)
+        shares = (shares / shares.sum())[:, None, None]
+        return np.asarray(special.logsumexp(logs, axis=0, b=shares))
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """The classes' probabilities [..., classes], in float64."""
@@ -113,9 +116,8 @@ class Task(abc.ABC):
                 "training diverged, so lower config.optimizer.learning_rate"
             )
         found = self._scores(logits, label)
-        return {name: float(value) for name, value in found.items()} | {
-            "num_clips": len(label)
-        }
+        scored = {name: float(value) for name, value in found.items()}
+        return scored | {"num_clips": len(label)}
 
     def rank(self, scored: Mapping[str, Any]) -> tuple[float, float]:
         """What is larger for better scores: the metric, then the lower loss."""
@@ -138,18 +140,11 @@ class SingleLabel(Task):
 
     def correct(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
         """1 where the largest logit is that of the largest share."""
-        right = logits.argmax(axis=-1) == targets.argmax(axis=-1)
-        return right.astype(jnp.float32)
+        return (logits.argmax(-1) == targets.argmax(-1)).astype(jnp.float32)
 
     def log_probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Of the softmax."""
         return special.log_softmax(np.asarray(logits, np.float64), axis=-1)
-
-    def average_probabilities(
-        self, members: Sequence[np.ndarray], weights: Sequence[float] | None = None
-    ) -> np.ndarray:
-        """See `Task.average_probabilities`."""
-        return _log_mean([self.log_probabilities(m) for m in members], weights)
 
     def _scores(self, logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
         from sklearn import metrics  # it takes a second, and predicting needs it not
@@ -193,10 +188,10 @@ class MultiLabel(Task):
     def average_probabilities(
         self, members: Sequence[np.ndarray], weights: Sequence[float] | None = None
     ) -> np.ndarray:
-        """See `Task.average_probabilities`."""
-        there = [self.log_probabilities(m) for m in members]
-        absent = [self.log_probabilities(-np.asarray(m, np.float64)) for m in members]
-        return _log_mean(there, weights) - _log_mean(absent, weights)
+        """Of each class by itself: the mean that it is there against that it is not."""
+        there = super().average_probabilities(members, weights)
+        absent = super().average_probabilities([-m for m in members], weights)
+        return there - absent
 
     def _scores(self, logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
         from sklearn import metrics
@@ -206,13 +201,11 @@ class MultiLabel(Task):
             for i in np.flatnonzero(label.any(axis=0))
         ]
         logits = np.asarray(logits, np.float64)
+        nothing: Any = 0  # its annotation knows text alone
         return {
             "mAP": np.mean(precisions) if precisions else 0.0,
             "macro_f1": metrics.f1_score(
-                label,
-                logits > 0,
-                average="macro",
-                zero_division=0,  # pyright: ignore[reportArgumentType]
+                label, logits > 0, average="macro", zero_division=nothing
             ),
             "loss": np.mean(np.logaddexp(0, logits) - label * logits),
         }
@@ -245,12 +238,3 @@ def average(
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Mean and standard deviation (of the population) over the folds."""
     return {"mean": float(np.mean(values)), "std": float(np.std(values))}
-
-
-def _log_mean(
-    logs: Sequence[np.ndarray], weights: Sequence[float] | None
-) -> np.ndarray:
-    """The logarithm of the weighted mean of numbers that are given by logarithms."""
-    shares = np.ones(len(logs)) if weights is None else np.asarray(weights)
-    shares = (shares / shares.sum())[:, None, None]
-    return np.asarray(special.logsumexp(np.stack(logs), axis=0, b=shares))
