@@ -12,24 +12,12 @@ from audiojax.errors import InputError
 from audiojax.models.densenet import DenseNet
 from audiojax.models.efficientnet import EfficientNetLite
 from audiojax.models.inception import InceptionV3
-from audiojax.models.network import (
-    Network,
-    merge_params,
-    split_params,
-    stage_paths,
-    stages_from,
-)
+from audiojax.models.network import Network as Network
+from audiojax.models.network import merge_params as merge_params
+from audiojax.models.network import split_params as split_params
+from audiojax.models.network import stage_paths as stage_paths
+from audiojax.models.network import stages_from as stages_from
 from audiojax.models.resnet import ResNet
-
-__all__ = [
-    "MODELS",
-    "Network",
-    "create",
-    "merge_params",
-    "split_params",
-    "stage_paths",
-    "stages_from",
-]
 
 MODELS: dict[str, Callable[..., Network]] = {
     "resnet18": partial(ResNet, depths=(2, 2, 2, 2), bottleneck=False),

@@ -71,27 +71,19 @@ def _depthwise(window: Window, image: jax.Array, kernel: jax.Array) -> jax.Array
     return total(products).astype(image.dtype)
 
 
-def _depthwise_forward(
-    window: Window, image: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _depthwise(window, image, kernel), (image, kernel)
-
-
 def _depthwise_backward(
     window: Window, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     image, kernel = saved
     gradient = at_least_float32(gradient)
-
-    def term(tap: tuple[int, int], gradient: jax.Array) -> jax.Array:
-        return gradient * _factor(kernel, tap)
-
-    to_image = window.gather(term, gradient)
+    to_image = window.gather(lambda tap, part: part * _factor(kernel, tap), gradient)
     to_kernel = _kernel_gradient(window, at_least_float32(image), gradient)
     return to_image.astype(image.dtype), to_kernel.astype(kernel.dtype)
 
 
-_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+_depthwise.defvjp(
+    lambda window, *saved: (_depthwise(window, *saved), saved), _depthwise_backward
+)
 
 
 def _kernel_gradient(

@@ -6,17 +6,16 @@ as in TensorFlow's `tpu/models/official/efficientnet/lite`; named as timm's
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
 
-from audiojax.models.layers import Sequential, branch
-from audiojax.models.network import Network, Stage
+from audiojax.models.layers import Block, Factory
+from audiojax.models.network import Network, Stage, block_stage
 
-# Blocks, kernel, stride, expansion and channels of each stage of the smallest network.
+# Number of blocks, kernel, first stride, expansion and channels of each stage of the
+# smallest network.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -31,49 +30,38 @@ _STAGES = (
 _init_depthwise = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-class Block(nn.Module):
+class LiteBlock(Block):
     """A depthwise and a 1x1 convolution, beside a shortcut if it fits.
 
     Attributes:
         features: channels of the output.
         kernel: size of the depthwise convolution.
-        stride: its step.
         expansion: factor by which a 1x1 convolution before raises the channels; 1 for
             none.
-        conv: makes a convolution.
-        norm: makes a normalization.
+        stride: step of the depthwise convolution.
     """
 
     features: int
     kernel: int
-    stride: int
     expansion: int
-    conv: Callable[..., Any]
-    norm: Callable[..., Any]
+    stride: int
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         """Gives the image [B,H/stride,W/stride,features]."""
         channels = image.shape[-1]
         inner = self.expansion * channels
-        depthwise = partial(
-            self.conv,
-            inner,
-            self.kernel,
-            self.stride,
-            padding="SAME",
-            groups=inner,
-            init=_init_depthwise,
-        )
+        same = partial(self.conv, padding="SAME", groups=inner, init=_init_depthwise)
+        depthwise = partial(same, inner, self.kernel, self.stride)
         last = partial(self.conv, self.features)
         if self.expansion == 1:
             convolutions = {"conv_dw": depthwise, "conv_pw": last}
         else:
             first = partial(self.conv, inner)
             convolutions = {"conv_pw": first, "conv_dw": depthwise, "conv_pwl": last}
-        output = branch(image, self.norm, nn.relu6, **convolutions)
+        branch = self.branch(image, nn.relu6, **convolutions)
         fits = self.stride == 1 and channels == self.features
-        return image + output if fits else output
+        return image + branch if fits else branch
 
 
 class EfficientNetLite(Network, kw_only=True):
@@ -94,30 +82,18 @@ class EfficientNetLite(Network, kw_only=True):
     epsilon = 1e-3
     init_conv = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
-    def stages(self, conv: Callable[..., Any], norm: Callable[..., Any]) -> list[Stage]:
+    def stages(self, conv: Factory, norm: Factory) -> list[Stage]:
         """See `Network.stages`."""
-        stem = partial(conv, 32, 3, stride=2, padding="SAME")
-        head = partial(conv, 1280)
-        return [
-            ("conv_stem", [("conv_stem", stem), ("bn1", norm), nn.relu6]),
-            *(self._stage(index, conv, norm) for index in range(len(_STAGES))),
-            ("conv_head", [("conv_head", head), ("bn2", norm), nn.relu6]),
-        ]
-
-    def _stage(
-        self, index: int, conv: Callable[..., Any], norm: Callable[..., Any]
-    ) -> Stage:
-        blocks, kernel, stride, expansion, channels = _STAGES[index]
-        if 0 < index < len(_STAGES) - 1:
-            blocks = math.ceil(self.depth * blocks)
-        features = _round_channels(self.width * channels)
-        layers = []
-        for i in range(blocks):
-            step = stride if i == 0 else 1
-            block = partial(Block, features, kernel, step, expansion, conv, norm)
-            layers.append((str(i), block))
-        name = f"blocks.{index}"
-        return name, [(name, partial(Sequential, layers))]
+        stem = ("conv_stem", partial(conv, 32, 3, stride=2, padding="SAME"))
+        stages: list[Stage] = [("conv_stem", [stem, ("bn1", norm), nn.relu6])]
+        for index, (depth, kernel, stride, expansion, channels) in enumerate(_STAGES):
+            inside = 0 < index < len(_STAGES) - 1
+            depth = math.ceil(self.depth * depth) if inside else depth
+            features = _round_channels(self.width * channels)
+            block = partial(LiteBlock, conv, norm, features, kernel, expansion)
+            stages.append(block_stage(f"blocks.{index}", block, depth, stride))
+        head = ("conv_head", partial(conv, 1280))
+        return [*stages, ("conv_head", [head, ("bn2", norm), nn.relu6])]
 
 
 def _round_channels(channels: float) -> int:

@@ -73,11 +73,7 @@ class Window(NamedTuple):
         size = (self.rows.outputs, self.columns.outputs)
         return _pixels(padded, tap, size, (self.rows.step, self.columns.step), images)
 
-    def gather(
-        self,
-        term: Callable[..., jax.Array],
-        *outputs: jax.Array,
-    ) -> jax.Array:
+    def gather(self, term: Callable[..., jax.Array], *outputs: jax.Array) -> jax.Array:
         """An image [B,H,W,C], each pixel the sum over the taps that meet it.
 
         The pixels between two steps of the window are each a sum of shifted outputs.

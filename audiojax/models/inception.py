@@ -3,7 +3,7 @@
 Without the auxiliary head, which neither inference nor fine-tuning here needs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from audiojax.errors import InputError
-from audiojax.models.layers import avg_pool, max_pool
+from audiojax.models.layers import Block, Factory, avg_pool, max_pool
 from audiojax.models.network import Network, Stage
 
 
@@ -35,36 +35,24 @@ _mean_pool = partial(avg_pool, kernel=3, stride=1, padding=1)
 _halve = partial(max_pool, kernel=3, stride=2)
 
 
-class ConvNorm(nn.Module):
-    """A convolution, normalized and rectified.
-
-    Attributes:
-        convolution: makes the convolution.
-        norm: makes the normalization.
-    """
-
-    convolution: Callable[..., Any]
-    norm: Callable[..., Any]
+class ConvNorm(Block):
+    """A convolution, normalized and rectified."""
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         """Gives the rectified image."""
-        image = self.convolution(name="conv")(image)
+        image = self.conv(name="conv")(image)
         return nn.relu(self.norm(name="bn")(image))
 
 
-class Mixed(nn.Module):
+class Mixed(Block):
     """Branches of convolutions and pooling side by side.
 
     Attributes:
         branches: the branches.
-        conv: makes a convolution.
-        norm: makes a normalization.
     """
 
     branches: Branches
-    conv: Callable[..., Any]
-    norm: Callable[..., Any]
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
@@ -164,7 +152,7 @@ class InceptionV3(Network, kw_only=True):
     epsilon = 1e-3
     init_conv = nn.initializers.truncated_normal(0.1)
 
-    def stages(self, conv: Callable[..., Any], norm: Callable[..., Any]) -> list[Stage]:
+    def stages(self, conv: Factory, norm: Factory) -> list[Stage]:
         """See `Network.stages`."""
 
         def stem(name: str, features: int, kernel: int, **options: Any) -> Any:
@@ -179,7 +167,7 @@ class InceptionV3(Network, kw_only=True):
             ("Conv2d_3b_1x1", [stem("Conv2d_3b_1x1", 80, 1)]),
             ("Conv2d_4a_3x3", [stem("Conv2d_4a_3x3", 192, 3), _halve]),
             *(
-                (name, [(name, partial(Mixed, branches, conv, norm))])
+                (name, [(name, partial(Mixed, conv, norm, branches))])
                 for name, branches in _MIXED.items()
             ),
         ]

@@ -15,8 +15,11 @@ from jax.typing import DTypeLike
 
 from audiojax.models.convolution import convolve
 from audiojax.models.normalization import affine, normalize
+from audiojax.models.pooling import avg_pool as avg_pool
 from audiojax.models.pooling import max_pool as max_pool
 
+# Makes a layer, given its name and whatever else is open.
+Factory = Callable[..., Any]
 Padding = Literal["SAME"] | int | tuple[int, int]
 
 
@@ -117,7 +120,7 @@ class Sequential(nn.Module):
         layers: pairs of a name and a function that makes the layer under it.
     """
 
-    layers: Sequence[tuple[str, Callable[..., nn.Module]]]
+    layers: Sequence[tuple[str, Factory]]
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
@@ -127,32 +130,29 @@ class Sequential(nn.Module):
         return image
 
 
-def avg_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
-    """Mean over squares of the image [B,H,W,C]; padded zeros count, as in PyTorch."""
-    # Flax takes pairs, and its annotation says it does not.
-    sides: Any = ((padding, padding), (padding, padding))
-    return nn.avg_pool(image, (kernel, kernel), (stride, stride), sides)
+class Block(nn.Module):
+    """What is built of convolutions and normalizations.
 
-
-def branch(
-    image: jax.Array,
-    norm: Callable[..., nn.Module],
-    activation: Callable[[jax.Array], jax.Array],
-    **convolutions: Callable[..., nn.Module],
-) -> jax.Array:
-    """The branch of a residual block: convolutions, each followed by its normalization.
-
-    Args:
-        image: [B,H,W,C].
-        norm: makes the normalizations bn1, bn2, …
-        activation: follows all normalizations but the last.
-        **convolutions: what makes them, by their names and in their order.
+    Attributes:
+        conv: makes a convolution.
+        norm: makes a normalization.
     """
-    for number, (name, convolution) in enumerate(convolutions.items(), 1):
-        image = norm(name=f"bn{number}")(convolution(name=name)(image))
-        if number < len(convolutions):
-            image = activation(image)
-    return image
+
+    conv: Factory
+    norm: Factory
+
+    def branch(
+        self,
+        image: jax.Array,
+        activation: Callable[[jax.Array], jax.Array],
+        **convolutions: Factory,
+    ) -> jax.Array:
+        """Convolutions by their names, each normalized, with activations between."""
+        for number, (name, convolution) in enumerate(convolutions.items(), 1):
+            image = self.norm(name=f"bn{number}")(convolution(name=name)(image))
+            if number < len(convolutions):
+                image = activation(image)
+        return image
 
 
 def row_keys(key: jax.Array, size: int, axis_name: str | None) -> jax.Array:

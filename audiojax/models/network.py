@@ -11,11 +11,11 @@ from flax import traverse_util
 from jax.typing import DTypeLike
 
 from audiojax.errors import InputError
-from audiojax.models.layers import BatchNorm, Conv, Dropout
+from audiojax.models.layers import BatchNorm, Conv, Dropout, Factory, Sequential
 
 # A path in the published checkpoint with what makes the layer there, or a function
 # without parameters.
-Layer = tuple[str, Callable[..., nn.Module]] | Callable[[jax.Array], jax.Array]
+Layer = tuple[str, Factory] | Callable[[jax.Array], jax.Array]
 Stage = tuple[str, Sequence[Layer]]
 
 # The matrix of PyTorch's linear layer: uniform within one over the root of its inputs.
@@ -54,7 +54,7 @@ class Network(nn.Module):
     epsilon: ClassVar[float] = 1e-5
     init_conv: ClassVar[Callable[..., jax.Array]]
 
-    def stages(self, conv: Callable[..., Any], norm: Callable[..., Any]) -> list[Stage]:
+    def stages(self, conv: Factory, norm: Factory) -> list[Stage]:
         """The whole network before pooling: names of stages and their layers.
 
         Args:
@@ -132,19 +132,24 @@ class _Group(nn.Module):
     """A first part that the paths of several layers share."""
 
     @nn.compact
-    def __call__(
-        self, image: jax.Array, name: str, make: Callable[..., nn.Module]
-    ) -> jax.Array:
+    def __call__(self, image: jax.Array, name: str, make: Factory) -> jax.Array:
         return make(name=name)(image)
 
 
 def _kept_stages(
-    network: Network, conv: Callable[..., Any], norm: Callable[..., Any]
+    network: Network, conv: Factory, norm: Factory
 ) -> dict[str, Sequence[Layer]]:
     stages = network.stages(conv, norm)
     if network.cut is not None:
         del stages[_position(dict(stages), network.cut) + 1 :]
     return dict(stages)
+
+
+def block_stage(name: str, block: Factory, depth: int, stride: int) -> Stage:
+    """A stage of blocks 0, 1, … one after the other, the first with the stride."""
+    strides = [stride] + [1] * (depth - 1)
+    blocks = [(str(i), partial(block, stride=s)) for i, s in enumerate(strides)]
+    return name, [(name, partial(Sequential, blocks))]
 
 
 def _position(stages: Mapping[str, Any], name: str) -> int:
@@ -189,10 +194,10 @@ def split_params(
 
 def merge_params(*parts: Mapping[str, Any]) -> dict[str, Any]:
     """Parts of a tree, as `split_params` gives them, as one."""
-    flat = [traverse_util.flatten_dict(part) for part in parts]
-    return traverse_util.unflatten_dict(
-        {k: v for part in flat for k, v in part.items()}
-    )
+    flat: dict[Any, Any] = {}
+    for part in parts:
+        flat |= traverse_util.flatten_dict(part)
+    return traverse_util.unflatten_dict(flat)
 
 
 def stage_paths(network: Network) -> dict[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Maxima in the form that suits the machine.
+"""Means and maxima, the latter in the form that suits the machine.
 
 XLA finds the gradient of a pooled maximum by pooling pairs of values and places, which
 on the CPU takes as long as a stage of the network. There the maximum is one of shifted
@@ -6,12 +6,18 @@ images.
 """
 
 from functools import partial, reduce
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from audiojax.models.forms import Axis, Window, at_least_float32, form
+
+
+def avg_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
+    """Mean over squares of the image [B,H,W,C]; padded zeros count, as in PyTorch."""
+    return nn.avg_pool(image, (kernel, kernel), (stride, stride), _sides(padding))
 
 
 def max_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
@@ -19,29 +25,22 @@ def max_pool(image: jax.Array, kernel: int, stride: int, padding: int = 0) -> ja
 
     The gradient goes to the first of several equal maxima.
     """
-    rows, columns = (
-        Axis(size, kernel, stride, padding, padding) for size in image.shape[1:3]
-    )
     if form() == "cpu":
-        return _max_pool(Window(rows, columns), image)
-    return lax.reduce_window(
-        image,
-        -jnp.inf,
-        lax.max,
-        (1, kernel, kernel, 1),
-        (1, stride, stride, 1),
-        ((0, 0), (padding, padding), (padding, padding), (0, 0)),
-    )
+        sizes = image.shape[1:3]
+        axes = (Axis(size, kernel, stride, padding, padding) for size in sizes)
+        return _max_pool(Window(*axes), image)
+    return nn.max_pool(image, (kernel, kernel), (stride, stride), _sides(padding))
+
+
+def _sides(padding: int) -> Any:
+    # Flax takes it, and its annotation says it does not.
+    return ((padding, padding), (padding, padding))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _max_pool(window: Window, image: jax.Array) -> jax.Array:
     padded = window.pad(image, -jnp.inf)
     return reduce(jnp.maximum, (window.shifted(padded, tap) for tap in window.taps))
-
-
-def _forward(window: Window, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _max_pool(window, image), image
 
 
 def _backward(
@@ -63,4 +62,4 @@ def _backward(
     return (to_image.astype(image.dtype),)
 
 
-_max_pool.defvjp(_forward, _backward)
+_max_pool.defvjp(lambda window, image: (_max_pool(window, image), image), _backward)

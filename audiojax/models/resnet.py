@@ -3,34 +3,28 @@
 As in torchvision: the stride of a bottleneck is in its 3x3 convolution.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
 
-from audiojax.models.layers import Sequential, branch, max_pool
-from audiojax.models.network import Network, Stage
+from audiojax.models.layers import Block, Factory, Sequential, max_pool
+from audiojax.models.network import Network, Stage, block_stage
 
 
-class Block(nn.Module):
+class ResidualBlock(Block):
     """Convolutions beside a shortcut, which is projected where they change the shape.
 
     Attributes:
         features: channels of the 3x3 convolutions.
-        stride: step of the block.
         bottleneck: 1x1, 3x3 and 1x1 convolutions, to four times `features`, instead
             of two 3x3 ones.
-        conv: makes a convolution.
-        norm: makes a normalization.
+        stride: step of the block.
     """
 
     features: int
-    stride: int
     bottleneck: bool
-    conv: Callable[..., Any]
-    norm: Callable[..., Any]
+    stride: int
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
@@ -43,12 +37,12 @@ class Block(nn.Module):
             convolutions = {"conv1": first, "conv2": strided, "conv3": last}
         else:
             convolutions = {"conv1": strided, "conv2": square}
-        output = branch(image, self.norm, nn.relu, **convolutions)
+        branch = self.branch(image, nn.relu, **convolutions)
         if image.shape[-1] != channels:
             projection = partial(self.conv, channels, stride=self.stride)
             layers = (("0", projection), ("1", self.norm))
             image = Sequential(layers, name="downsample")(image)
-        return nn.relu(output + image)
+        return nn.relu(branch + image)
 
 
 class ResNet(Network, kw_only=True):
@@ -58,7 +52,7 @@ class ResNet(Network, kw_only=True):
 
     Attributes:
         depths: number of blocks in each of the four layers.
-        bottleneck: whether blocks are bottlenecks; see `Block`.
+        bottleneck: whether blocks are bottlenecks; see `ResidualBlock`.
     """
 
     depths: tuple[int, ...]
@@ -67,7 +61,7 @@ class ResNet(Network, kw_only=True):
     head = "fc"
     init_conv = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
-    def stages(self, conv: Callable[..., Any], norm: Callable[..., Any]) -> list[Stage]:
+    def stages(self, conv: Factory, norm: Factory) -> list[Stage]:
         """See `Network.stages`."""
         stem = [
             ("conv1", partial(conv, 64, 7, stride=2, padding=3)),
@@ -77,11 +71,7 @@ class ResNet(Network, kw_only=True):
         ]
         stages: list[Stage] = [("conv1", stem)]
         for index, depth in enumerate(self.depths):
-            name, features = f"layer{index + 1}", 64 * 2**index
-            strides = [1 if index == 0 else 2] + [1] * (depth - 1)
-            blocks = tuple(
-                (str(i), partial(Block, features, stride, self.bottleneck, conv, norm))
-                for i, stride in enumerate(strides)
-            )
-            stages.append((name, [(name, partial(Sequential, blocks))]))
+            features, stride = 64 * 2**index, 1 if index == 0 else 2
+            block = partial(ResidualBlock, conv, norm, features, self.bottleneck)
+            stages.append(block_stage(f"layer{index + 1}", block, depth, stride))
         return stages
