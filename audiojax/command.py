@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,15 +28,20 @@ def stop(message: object, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """The cells of a table, one line a row, right-aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+
+
 def parse(config: flags.FlagHolder[Any] | None, argv: list[str]) -> list[str]:
     """Parses the flags; one that can't be used ends the program in one sentence.
 
-    Args:
-        config: the flag of the config file, None for commands without one.
-        argv: of the command.
-
-    Returns:
-        The plain arguments, the program's name first.
+    Of `config`, the flag of the config file, the file is loaded. The plain arguments
+    come back, the program's name first.
     """
     try:
         rest = flags.FLAGS(argv)

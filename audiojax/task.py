@@ -242,11 +242,6 @@ def average(
     return np.average(stacked, axis=0, weights=weights)
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and standard deviation (of the population) over the folds."""
-    return {"mean": float(np.mean(values)), "std": float(np.std(values))}
-
-
 def _log_mean(
     logs: Sequence[np.ndarray], weights: Sequence[float] | None
 ) -> np.ndarray:

@@ -38,7 +38,7 @@ UNREADABLE = (
 named = functools.partial(listed, between=", ")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, order=True)
 class Run:
     """One training: the fold that is tested on, and the seed of all that is random."""
 
@@ -49,6 +49,41 @@ class Run:
     def name(self) -> str:
         """The name of the run's folder."""
         return f"fold{self.fold}-seed{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What `result.json`, and `results.json` in its list, say of a finished run.
+
+    Attributes:
+        run: which.
+        steps: batches seen.
+        skipped_steps: updates left out because a value was not finite.
+        seconds: that the training took.
+        final: scores of the test clips at the end, as `Task.scores` gives them.
+        best: the same after the best epoch, with its number `epoch` and its
+            `validation` scores; None where no epoch was picked.
+    """
+
+    run: Run
+    steps: int
+    skipped_steps: int
+    seconds: float
+    final: dict[str, Any]
+    best: dict[str, Any] | None = None
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Entry:
+        """Reads what `to_json` gave."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        fields = {name: content[name] for name in content if name in names}
+        return cls(Run(content["fold"], content["seed"]), **fields)
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as JSON holds it."""
+        fields = {"name": self.run.name} | vars(self.run) | vars(self)
+        del fields["run"]
+        return {name: x for name, x in fields.items() if x is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +109,8 @@ class Workdir:
         config: the sweep's whole config, as JSON holds it.
         classes: names, in the order of the logits.
         task: what labels mean.
-        runs: the finished runs, by fold and seed.
+        model: the network's name.
+        entries: of the finished runs, by fold and seed.
         unfinished: the runs that the config asks for and that are not among them.
     """
 
@@ -93,16 +129,13 @@ class Workdir:
             multi = results.get("metric") == "mAP"
             default = "multi_label" if multi else "single_label"
             self.task: Task = TASKS[results.get("task", default)]
-            self.runs = sorted(
-                (Run(run["fold"], run["seed"]) for run in results["runs"]),
-                key=dataclasses.astuple,
-            )
+            entries = map(Entry.from_json, results["runs"])
+            self.entries = sorted(entries, key=lambda entry: entry.run)
             sweep = self.config["sweep"]
-            planned = itertools.product(sweep["folds"], sweep["seeds"])
-            done = set(self.runs)
-            self.unfinished = [
-                run for pair in planned if (run := Run(*pair)) not in done
-            ]
+            planned = itertools.starmap(
+                Run, itertools.product(sweep["folds"], sweep["seeds"])
+            )
+            self.unfinished = [run for run in planned if run not in self.runs]
             self.model: str = self.config["model"]["name"]
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(
@@ -114,6 +147,11 @@ class Workdir:
                 f"{self.path / RESULTS}: not what a sweep writes ({error!r}); type its "
                 "training command again, which writes it anew, or give another workdir"
             ) from None
+
+    @property
+    def runs(self) -> list[Run]:
+        """The finished runs, by fold and seed."""
+        return [entry.run for entry in self.entries]
 
     @property
     def folds(self) -> list[int]:
@@ -183,11 +221,7 @@ def as_config(plain: Mapping[str, Any]) -> Config:
 
 
 def read_predictions(path: epath.Path, num_classes: int) -> Predictions:
-    """Reads predictions of some clips.
-
-    Args:
-        path: an `.npz` of `logits` [N, classes], `label` [N] and `filename` [N].
-        num_classes: how many classes there must be.
+    """Reads an `.npz` of the fields of `Predictions`, of so many classes.
 
     Raises:
         InputError: if it is damaged, or is not such a file.
@@ -223,18 +257,10 @@ def read_predictions(path: epath.Path, num_classes: int) -> Predictions:
 def aligned(
     ours: Predictions, source: object, theirs: Predictions, first: object
 ) -> np.ndarray:
-    """A run's logits in another run's order of clips.
+    """A run's logits [N, classes] in another run's order of clips.
 
-    Rows are joined by the clips' names, never by their places.
-
-    Args:
-        ours: predictions of the run.
-        source: where they were read, for messages.
-        theirs: predictions of the run whose order is taken.
-        first: where those were read.
-
-    Returns:
-        Logits [N, classes].
+    Rows are joined by the clips' names, never by their places. `source` and `first`
+    say in messages where the two were read.
 
     Raises:
         InputError: if the clips or their labels are not the same; those that differ
@@ -249,12 +275,12 @@ def aligned(
         )
     rows = [row[name] for name in order]
     label = ours.label[rows]
-    differ = (label != theirs.label).reshape(len(rows), -1).any(axis=1)
-    if differ.any():
-        others = [
-            f"{order[i]} is {label[i]}, there {theirs.label[i]}"
-            for i in np.flatnonzero(differ)
-        ]
+    others = [
+        f"{name} is {here}, there {there}"
+        for name, here, there in zip(order, label, theirs.label, strict=True)
+        if np.any(here != there)
+    ]
+    if others:
         raise InputError(
             f"{source}: other labels than {first}; {named(others)}; average runs of "
             "the same data"
