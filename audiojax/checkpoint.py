@@ -7,6 +7,7 @@ prediction needs), `training` (the rest of the state) and `metadata`, and our
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from collections.abc import Iterator
@@ -158,13 +159,9 @@ def check_tree(step_dir: epath.Path, found: Any, expected: Any) -> None:
     """
 
     def flat(tree: Any) -> dict[str, tuple[Any, ...]]:
-        return {
-            jax.tree_util.keystr(path, simple=True, separator="/"): (
-                tuple(leaf.shape),
-                str(leaf.dtype),
-            )
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        }
+        name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {name(path): (tuple(x.shape), str(x.dtype)) for path, x in leaves}
 
     there, wanted = flat(found), flat(expected)
     names = sorted(there.keys() | wanted.keys())

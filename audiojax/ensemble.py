@@ -118,9 +118,7 @@ def check_present(
         "config.sweep.validation set, in another workdir, or take --weights=equal",
     }
     for workdir in workdirs:
-        runs = [run for fold in folds for run in workdir.of_fold(fold)]
-        lacking = [run.name for run in runs if not workdir.file(run, name).exists()]
-        if lacking:
+        if lacking := [run.name for run in workdir.lacking(name, folds)]:
             yield f"{workdir.path}: no {name} in {named(lacking)}; {advice[name]}"
 
 
@@ -202,9 +200,8 @@ def score_fold(
         singles = [task.scores(run, test.label)[task.metric] for run in runs]
         found = scores.of_average(singles, member, test.label, task)
         weight = 1 / len(members) if weights is None else weights[i]
-        by_workdir.append(
-            {"weight": weight, "single": found["single"], "ensemble": found["ensemble"]}
-        )
+        kept = {kind: found[kind] for kind in ("single", "ensemble")}
+        by_workdir.append({"weight": weight, **kept})
     singles = [workdir["single"] for workdir in by_workdir]
     found = scores.of_average(singles, average(members, weights), test.label, task)
     return {"num_clips": found["num_clips"], "workdirs": by_workdir} | found

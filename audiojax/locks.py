@@ -49,11 +49,7 @@ def held(
     """Takes a lock in a folder, which is made if it is not there.
 
     In a bucket there are no locks: the job that writes there must be the only one.
-
-    Args:
-        folder: where.
-        name: of the lock's file, which stays, empty.
-        wait: whether to wait for a lock that another has.
+    The lock's file stays, empty. `wait` says whether to wait for another's.
 
     Yields:
         Whether the lock is ours, until the end of the block.

@@ -16,11 +16,7 @@ from audiojax.workdir import Workdir
 
 
 def write(workdir: epath.PathLike) -> epath.Path:
-    """Draws what a finished sweep left in its workdir.
-
-    Args:
-        workdir: holds `results.json`, and `predictions.npz` for each run in it; with
-            several seeds, each clip counts once for each.
+    """Draws what a finished sweep left; each clip counts once for each seed.
 
     Returns:
         The picture: `confusion.png`, or `average_precision.png` where a clip may have

@@ -15,13 +15,9 @@ from audiojax.task import Average, Task
 def of_average(
     singles: Sequence[float], logits: np.ndarray, label: np.ndarray, task: Task
 ) -> dict[str, Any]:
-    """What an average is worth beside its members.
+    """What logits [N, classes] that were averaged are worth beside their members.
 
-    Args:
-        singles: the members' scores by the task's metric.
-        logits: [N, classes], their average.
-        label: [N], or [N, classes] of 0 and 1.
-        task: of the labels.
+    Those score `singles` by the task's metric. Labels are [N], or [N, classes].
 
     Returns:
         `num_clips`; `single`, the mean of the members' scores; `ensemble` and `loss`
@@ -56,12 +52,8 @@ def choose_weights(
     It is convex in the weights for both averages: of logits, a log-sum-exp of linear
     functions; of probabilities, the negative logarithm of a linear one.
 
-    Args:
-        members: logits, one array [N, classes] a member, of the same clips, which are
-            clips that the weights may see.
-        label: [N].
-        average: as `Task.average` gives it.
-        task: of the labels.
+    Members are logits [N, classes] of the same clips, which are clips that the weights
+    may see, with labels [N]. What averages them is as `Task.average` gives it.
 
     Returns:
         [members], none below 0, their sum 1.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,17 +22,6 @@ CONFIG, RESULTS = "config.json", "results.json"
 # In the folder of each run.
 RESULT, CHECKPOINTS = "result.json", "checkpoints"
 TEST, VALIDATION = "predictions.npz", "validation.npz"
-
-# What NumPy raises at an .npz with one bit flipped, or cut off anywhere.
-UNREADABLE = (
-    EOFError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-)
 
 named = functools.partial(listed, between=", ")
 
@@ -162,6 +150,11 @@ class Workdir:
         """The finished runs of a fold, by seed."""
         return [run for run in self.runs if run.fold == fold]
 
+    def lacking(self, name: str, folds: Sequence[int]) -> list[Run]:
+        """The finished runs of the folds that have no file of that name."""
+        runs = [run for fold in folds for run in self.of_fold(fold)]
+        return [run for run in runs if not self.file(run, name).exists()]
+
     def file(self, run: Run, name: str) -> epath.Path:
         """The path of a file of a run."""
         return self.path / run.name / name
@@ -178,11 +171,8 @@ class Workdir:
     def variables(self, run: Run, which: str = "last") -> Variables:
         """What `Classifier.logits` takes, as NumPy arrays.
 
-        A damaged newest checkpoint is named, and the one before it is read.
-
-        Args:
-            run: a finished one.
-            which: "last" for the end of the training, "best" for its best epoch.
+        They are of the end of the training, or with "best" of its best epoch. A
+        damaged newest checkpoint is named, and the one before it is read.
 
         Raises:
             InputError: if there is no whole checkpoint, or no best epoch was picked.
@@ -229,7 +219,8 @@ def read_predictions(path: epath.Path, num_classes: int) -> Predictions:
     try:
         arrays = files.read_arrays(path)
         found = Predictions(**{n: arrays[n] for n in ("logits", "label", "filename")})
-    except UNREADABLE as error:
+    # With one bit flipped, or cut off, NumPy and its libraries raise all kinds.
+    except Exception as error:
         raise InputError(
             f"{path}: damaged ({error!r}); copy it again, or train its run again"
         ) from None

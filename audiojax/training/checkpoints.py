@@ -144,18 +144,14 @@ class Checkpoints:
         Raises:
             InputError: if it could not be written; those before it stay.
         """
-        if self._sealing is not None:
-            sealing, self._sealing = self._sealing, None
+        sealing, self._sealing = self._sealing, None
+        if sealing is not None:
             sealing.result()
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]]:
-        """Reads the newest checkpoint onto this process's devices.
+        """Reads state and metadata of the newest checkpoint onto the first device.
 
-        Args:
-            like: a `TrainState` of arrays or shapes, as which it must be.
-
-        Returns:
-            The state and the metadata.
+        The state must have the names, shapes and types of the `TrainState` given.
 
         Raises:
             InputError: without a checkpoint, or if its tree or format is another one.

@@ -23,10 +23,8 @@ def predict(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logits of every clip, each once, padding left out.
 
-    Args:
-        eval_step: variables, batch -> logits [..., classes], the batch leading.
-        variables: the classifier's.
-        batches: as `datasets.batches.eval_batches` gives them.
+    The step gives logits [..., classes], whose leading axes are the batch; batches are
+    as `datasets.batches.eval_batches` gives them.
 
     Returns:
         Logits [N, classes] float32, the mean of a clip's windows; labels [N] or

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -37,19 +37,18 @@ def train(config: Config, workdir: epath.PathLike, fields: Fields) -> dict[str, 
         InputError: for a field that the config has not, and as `sweep.train`; as
             `sweep.check` of any point before the first is trained.
     """
-    points = _workdirs(workdir, fields)
-    at = {folder: configs.at(config, point) for folder, point in points.items()}
+    points = _workdirs(workdir, fields).items()
+    at = {folder: configs.at(config, point) for folder, point in points}
     for folder, changed in at.items():
         sweep.check(changed, folder)
     # Runs that other processes hold are waited for when nothing else is left to do.
     for wait in (False, True):
-        for folder in points:
-            if sweep.is_done(at[folder], folder):
-                continue
-            sweep.train(at[folder], folder, wait=wait)
-            # The next point has other programs; see `program.MOST_PROGRAMS`.
-            jax.clear_caches()
-            _write(workdir, fields)
+        for folder, changed in at.items():
+            if not sweep.is_done(changed, folder):
+                sweep.train(changed, folder, wait=wait)
+                # The next point has other programs; see `program.MOST_PROGRAMS`.
+                jax.clear_caches()
+                _write(workdir, fields)
     return _write(workdir, fields)
 
 
@@ -70,12 +69,6 @@ def evaluate(config: Config, workdir: epath.PathLike, fields: Fields) -> dict[st
         found = sweep.evaluate(configs.at(config, point), folder)
         results.check_same(found, folder)
     return collect(workdir, fields)
-
-
-MODES: dict[str, Callable[[Config, epath.PathLike, Fields], dict[str, Any]]] = {
-    "train": train,
-    "evaluate": evaluate,
-}
 
 
 def collect(workdir: epath.PathLike, fields: Fields) -> dict[str, Any]:

@@ -34,10 +34,7 @@ class Hosts:
         return self.index == 0
 
     def broadcast(self, decide: Callable[[], Any]) -> Any:
-        """What `decide` gives, in every process; the first one alone calls it.
-
-        It gives a value that JSON can hold.
-        """
+        """What `decide`, called in the first process alone, gives: what JSON holds."""
         if self.count == 1:
             return decide()
         text = json.dumps(decide()).encode() if self.first else b""
@@ -47,10 +44,7 @@ class Hosts:
         return json.loads(np.asarray(received, np.uint8).tobytes())
 
     def copy(self, tree: Any) -> Any:
-        """The first process's arrays, in every process, as NumPy arrays.
-
-        The others give some of the same shapes and types.
-        """
+        """The first process's arrays; the others give some of like shape and type."""
         if self.count == 1:
             return tree
         return jax.device_get(multihost_utils.broadcast_one_to_all(tree))
@@ -100,12 +94,8 @@ def connect(
 ) -> None:
     """Joins the processes of a job, before anything is computed.
 
+    The coordinator is HOST:PORT of the first process; the number of this one is from 0.
     On Cloud TPU and under Slurm what is None is found out.
-
-    Args:
-        coordinator: HOST:PORT of the first process.
-        num_processes: how many there are.
-        process_id: this one's number, from 0.
 
     Raises:
         InputError: if they don't find each other.

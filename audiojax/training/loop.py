@@ -186,20 +186,21 @@ class Loop:
         An epoch is opened before the last step of the one before, because opening it
         takes longer than a step of a fast device.
         """
+        read = self._evaluator.feed.train
+
+        def opened(epoch: int, start: int) -> list[Iterable[Batch]]:
+            return [read(x.run.fold, x.run.seed, epoch, start) for x in self.runs]
+
         steps_per_epoch, epochs = self.program.steps_per_epoch, self.settings.epochs
         epoch, start = divmod(self.step, steps_per_epoch)
-        streams = self._open(epoch, start) if epoch < epochs else []
+        streams = opened(epoch, start) if epoch < epochs else []
         while streams:
             following: list[Iterable[Batch]] = []
             for place, parts in enumerate(zip(*streams, strict=True), start + 1):
                 if place == steps_per_epoch and epoch + 1 < epochs:
-                    following = self._open(epoch + 1, 0)
+                    following = opened(epoch + 1, 0)
                 yield parts
             streams, epoch, start = following, epoch + 1, 0
-
-    def _open(self, epoch: int, start: int) -> list[Iterable[Batch]]:
-        read = self._evaluator.feed.train
-        return [read(x.run.fold, x.run.seed, epoch, start) for x in self.runs]
 
     def _advance(self, parts: Sequence[dict[str, np.ndarray]]) -> None:
         """One step, and what is due after it."""

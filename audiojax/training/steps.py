@@ -210,11 +210,9 @@ def data_parallel(
 ) -> Callable[..., Any]:
     """One model over all devices: each takes an equal share of the batch.
 
-    Args:
-        step: `train_step` made with `axis_name=AXIS`. State and key are the same on
-            every device and have no device axis, so a checkpoint knows nothing of
-            how many there were.
-        devices: the devices, all of this process's job by default.
+    `step` is a `train_step` made with `axis_name=AXIS`, and `devices` None are all of
+    the job. State and key are the same on every device and have no device axis, so a
+    checkpoint knows nothing of how many there were.
 
     Returns:
         `step(state, batch, key)` for batches as `shard` gives them. The state given
@@ -242,9 +240,7 @@ def seed_parallel(
 ) -> Callable[..., Any]:
     """One model a device, which never speak to each other: a seed for each.
 
-    Args:
-        step: `train_step` made with `axis_name=None`.
-        devices: the devices, as many as there are seeds.
+    `step` is a `train_step` made with `axis_name=None`.
 
     Returns:
         `step(states, batches, keys)`, each with a leading axis of seeds, as are the

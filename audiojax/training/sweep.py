@@ -8,7 +8,7 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,11 @@ from audiojax.config import Config
 from audiojax.datasets import balance, checks, parts
 from audiojax.errors import InputError, check_choice
 from audiojax.task import Task
-from audiojax.training import hosts, results
+from audiojax.training import hosts, results, trainer
 from audiojax.training.hosts import Hosts
 from audiojax.training.loop import Diverged
 from audiojax.training.results import Results
-from audiojax.training.trainer import (
-    Trainer,
-    check_stage,
-    choose_parallel,
-    create_optimizer,
-    loop_settings,
-    open_data,
-)
+from audiojax.training.trainer import Trainer
 from audiojax.workdir import Entry, Run
 
 logger = logging.getLogger(__name__)
@@ -81,9 +74,9 @@ def check(config: Config, workdir: epath.PathLike, *, named: bool = True) -> Non
         InputError: for the first value that can't be used, weights that can't be had,
             or a workdir of another config.
     """
-    check_stage(config.data.stage)
-    loop_settings(config)
-    create_optimizer(config)
+    trainer.check_stage(config.data.stage)
+    trainer.loop_settings(config)
+    trainer.create_optimizer(config)
     balance.check(config.data.balance)
     parts.check_validation(config.sweep.validation)
     Augment(**config.augment)
@@ -131,7 +124,7 @@ def _lay_out(config: Config, num_runs: int) -> tuple[str, Hosts]:
     Raises:
         InputError: if these can't share a batch equally.
     """
-    parallel = choose_parallel(config, num_runs)
+    parallel = trainer.choose_parallel(config, num_runs)
     # Side by side, each process of a job trains runs of its own.
     team = Hosts() if parallel == "seed_parallel" else hosts.everyone()
     if team.count > 1 and config.batch_size % jax.device_count():
@@ -159,15 +152,11 @@ def train(
     """Trains every run of the config that is not done yet.
 
     Several processes, also on several machines, may be given the same workdir: each
-    takes runs that no other one holds.
+    takes runs that no other one holds. A workdir that is given again goes on.
 
-    Args:
-        config: the whole config.
-        workdir: where everything is written; the same one again goes on.
-        recordings: instead of what `config.data` names, such as
-            `datasets.from_arrays` gives.
-        wait: whether to wait for the runs that other processes hold, and to take over
-            those whose process ends.
+    Recordings, such as `datasets.from_arrays` gives, stand for what `config.data`
+    names. `wait` says whether to wait for the runs that other processes hold, and to
+    take over those whose process ends.
 
     Returns:
         What `results.json` holds, which is renewed after every run.
@@ -239,20 +228,25 @@ def _train_left(
     job = hosts.everyone()
     if team != job and not locks.possible(workdir):
         left = left[job.index :: job.count]
-    trainer = Trainer(config, open_data(config, recordings), parallel, team)
+    data = trainer.open_data(config, recordings)
+    built = Trainer(config, data, parallel, team)
     for run in left:  # what can't be split is refused before the first run trains
-        trainer.feed.split(run.fold)
+        built.feed.split(run.fold)
     while True:
         with contextlib.ExitStack() as held:
-            decide = functools.partial(_take, trainer, workdir, left, held)
+            decide = functools.partial(_take, built, workdir, left, held)
             taken, busy = team.broadcast(decide)
             chosen = [left[i] for i in taken]
-            ends = trainer.train(chosen, workdir) if chosen else []
+            ends = built.train(chosen, workdir) if chosen else []
             for end in ends:
                 if isinstance(end, Diverged):
                     diverged.append(end.message)
-                if team.first:
-                    _write_end(workdir, end, recordings.info.task)
+                    if team.first:
+                        logger.error("%s", end.message)
+                elif team.first:
+                    path = workdir / end.run.name / workdirs.RESULT
+                    files.write_json(path, end.to_json())
+                    _log_score(end, recordings.info.task)
             if team.first and chosen:
                 table.write()
         left = [run for run in left if run not in chosen]
@@ -266,17 +260,13 @@ def _train_left(
 
 def is_done(config: Config, workdir: epath.PathLike) -> bool:
     """Whether every run of the config is finished and in `results.json`."""
-    workdir, runs = epath.Path(workdir), planned_runs(config)
-    return hosts.everyone().broadcast(
-        lambda: (
-            (workdir / workdirs.RESULTS).exists()
-            and all(_done(workdir, run) for run in runs)
-        )
-    )
+    workdir = epath.Path(workdir)
+    written = hosts.everyone().broadcast((workdir / workdirs.RESULTS).exists)
+    return written and not _left(config, workdir)
 
 
 def _take(
-    trainer: Trainer,
+    built: Trainer,
     workdir: epath.Path,
     runs: Sequence[Run],
     held: contextlib.ExitStack,
@@ -288,9 +278,9 @@ def _take(
     """
     taken: list[int] = []
     busy: list[str] = []
-    length = trainer.feed.steps_per_epoch
+    length = built.feed.steps_per_epoch
     for i, run in enumerate(runs):
-        if len(taken) == trainer.most_runs:
+        if len(taken) == built.most_runs:
             break
         # Only runs of as many steps go side by side.
         if taken and length(run.fold) != length(runs[taken[0]].fold):
@@ -309,16 +299,6 @@ def _log_once(text: str) -> None:
     logger.info("%s", text)
 
 
-def _write_end(workdir: epath.Path, end: Entry | Diverged, task: Task) -> None:
-    """Writes `result.json` of a run that came to its end."""
-    if isinstance(end, Diverged):
-        logger.error("%s", end.message)
-    else:
-        path = workdir / end.run.name / workdirs.RESULT
-        files.write_json(path, end.to_json())
-        _log_score(end, task)
-
-
 def _log_score(entry: Entry, task: Task) -> None:
     score = entry.final[task.metric]
     logger.info("%s: %s %.4f", entry.run.name, task.metric, score)
@@ -332,10 +312,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores every finished run of a workdir again, from its newest checkpoint.
 
-    Args:
-        config: the config that the workdir was trained with.
-        workdir: as `train` left it; nothing in it is changed.
-        recordings: as they were given to `train`.
+    Nothing in it is changed. Config and recordings are as they were given to `train`.
 
     Returns:
         What `results.json` would hold, with the same time that the runs took.
@@ -352,17 +329,11 @@ def evaluate(
     if not found:
         raise InputError(f"{workdir} holds no finished run; train first")
     recordings = load(config) if recordings is None else recordings
-    trainer = Trainer(config, open_data(config, recordings))
+    built = Trainer(config, trainer.open_data(config, recordings))
     entries, predictions = [], []
     for run in found:
-        entry, predicted = trainer.evaluate(run, workdir)
+        entry, predicted = built.evaluate(run, workdir)
         entries.append(entry)
         predictions.append(predicted)
         _log_score(entry, recordings.info.task)
     return results.summarize(config, recordings.info, entries, predictions)
-
-
-MODES: dict[str, Callable[..., dict[str, Any]]] = {
-    "train": train,
-    "evaluate": evaluate,
-}

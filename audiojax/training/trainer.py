@@ -63,12 +63,10 @@ def loop_settings(config: Config) -> LoopSettings:
 
 
 def choose_parallel(config: Config, num_runs: int) -> str:
-    """How training is laid over devices: "data_parallel" or "seed_parallel".
+    """How so many runs are laid over devices: "data_parallel" or "seed_parallel".
 
-    Args:
-        config: `parallel` and `batch_size` are read. "auto" trains runs side by side
-            where a device would get fewer than `CLIPS_PER_DEVICE` clips of a batch.
-        num_runs: that wait to be trained.
+    "auto" trains runs side by side where a device would get fewer than
+    `CLIPS_PER_DEVICE` clips of a batch.
 
     Raises:
         InputError: for an unknown choice.
@@ -253,9 +251,8 @@ class Trainer:
     def train(self, runs: Sequence[Run], workdir: epath.Path) -> list[Entry | Diverged]:
         """Trains runs side by side to the end, from their newest checkpoints.
 
-        Args:
-            runs: at most `most_runs`, with the same number of steps in an epoch.
-            workdir: absolute; each run has a folder of its name in it.
+        They are at most `most_runs`, with the same number of steps in an epoch; each
+        has a folder of its name in the workdir, whose path is absolute.
 
         Returns:
             Each run's entry, its `predictions.npz` being written, or why it was given
