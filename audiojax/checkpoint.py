@@ -7,6 +7,7 @@ prediction needs), `training` (the rest of the state) and `metadata`, and our
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 FORMAT = 2
+# What prediction needs of a state; the rest is for going on with the training.
+MODEL = ("params", "batch_stats", "input", "best")
 # Before formats had numbers, the whole state was one item.
 OLD_FORMAT, OLD_ITEM = 1, "state"
 
@@ -55,9 +58,8 @@ def seal(step_dir: epath.Path) -> None:
 
 def _manifest(step_dir: epath.Path) -> tuple[int, dict[str, str]]:
     content = files.read_json(step_dir / MANIFEST)
-    if "format" not in content:
-        return OLD_FORMAT, content
-    return content["format"], content["files"]
+    old = "format" not in content
+    return (OLD_FORMAT, content) if old else (content["format"], content["files"])
 
 
 def fault(step_dir: epath.Path) -> str | None:
@@ -73,14 +75,13 @@ def fault(step_dir: epath.Path) -> str | None:
     except (ValueError, TypeError, KeyError):
         return f"its {MANIFEST} is damaged"
     found = _sums(step_dir)
-    missing = sorted(set(expected) - set(found))
-    changed = sorted(k for k in set(expected) & set(found) if expected[k] != found[k])
-    extra = sorted(set(found) - set(expected))
-    parts = [
-        f"{what}: {', '.join(names)}"
-        for what, names in (("missing", missing), ("changed", changed), ("new", extra))
-        if names
-    ]
+    shared = expected.keys() & found.keys()
+    differences = {
+        "missing": expected.keys() - found.keys(),
+        "changed": {name for name in shared if expected[name] != found[name]},
+        "new": found.keys() - expected.keys(),
+    }
+    parts = [f"{k}: {', '.join(sorted(v))}" for k, v in differences.items() if v]
     return "; ".join(parts) or None
 
 
@@ -142,7 +143,7 @@ def read_model(step_dir: epath.Path) -> dict[str, Any]:
     as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
     arguments = jax.tree.map(lambda _: as_numpy, getattr(saved, "tree", saved))
     tree = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=arguments))
-    return {name: tree[name] for name in ("params", "batch_stats", "input", "best")}
+    return {name: tree[name] for name in MODEL}
 
 
 def read_metadata(step_dir: epath.Path) -> dict[str, Any]:
@@ -158,28 +159,16 @@ def check_tree(step_dir: epath.Path, found: Any, expected: Any) -> None:
     """
 
     def flat(tree: Any) -> dict[str, tuple[Any, ...]]:
+        name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
         leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {
-            "/".join(_key_name(key) for key in path): (tuple(x.shape), str(x.dtype))
-            for path, x in leaves
-        }
+        return {name(path): (tuple(x.shape), str(x.dtype)) for path, x in leaves}
 
     there, wanted = flat(found), flat(expected)
-    if there != wanted:
-        differ = sorted(
-            name
-            for name in set(there) | set(wanted)
-            if there.get(name) != wanted.get(name)
-        )
+    names = sorted(there.keys() | wanted.keys())
+    differ = [name for name in names if there.get(name) != wanted.get(name)]
+    if differ:
         raise InputError(
             f"{step_dir} holds another model: {len(differ)} arrays differ, first "
             f"{differ[0]} (found {there.get(differ[0])}, expected "
             f"{wanted.get(differ[0])}); use the config it was saved with"
         )
-
-
-def _key_name(key: Any) -> str:
-    for attribute in ("name", "key", "idx"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,15 +28,20 @@ def stop(message: object, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """The cells of a table, one line a row, right-aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+
+
 def parse(config: flags.FlagHolder[Any] | None, argv: list[str]) -> list[str]:
     """Parses the flags; one that can't be used ends the program in one sentence.
 
-    Args:
-        config: the flag of the config file, None for commands without one.
-        argv: of the command.
-
-    Returns:
-        The plain arguments, the program's name first.
+    Of `config`, the flag of the config file, the file is loaded. The plain arguments
+    come back, the program's name first.
     """
     try:
         rest = flags.FLAGS(argv)
@@ -77,10 +82,6 @@ def on_terminate(_signum: int, _frame: object) -> None:
     stop("terminated; type the same command again to go on", 128 + signal.SIGTERM)
 
 
-def _not_of_orbax(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR or "orbax" not in record.pathname
-
-
 def prepare() -> None:
     """Sets up messages, signals and the cache of compiled programs."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
@@ -88,7 +89,9 @@ def prepare() -> None:
     # Orbax tells of each of its parts on absl's logger, and there also of the errors
     # that it raises, with a traceback from every thread.
     absl_logging.set_verbosity(absl_logging.WARNING)
-    absl_logging.get_absl_logger().addFilter(_not_of_orbax)
+    absl_logging.get_absl_logger().addFilter(
+        lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
+    )
     signal.signal(signal.SIGTERM, on_terminate)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
@@ -112,16 +115,14 @@ def not_waiting() -> Iterator[None]:
         together = isinstance(error.__context__, Interrupted)
         if together or not jax.distributed.is_initialized():
             raise
-        if isinstance(error, SystemExit):
-            status = error.code if isinstance(error.code, int) else 1
-        else:
+        if not isinstance(error, SystemExit):
             traceback.print_exception(error)
-            status = 1
+        code = error.code if isinstance(error, SystemExit) else 1
         if jax.process_index() == 0:
             time.sleep(SECONDS_FOR_THE_OTHERS)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)
+        os._exit(code if isinstance(code, int) else 1)
 
 
 @contextlib.contextmanager

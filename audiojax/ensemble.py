@@ -11,18 +11,17 @@ workdirs. What is read is each run's `predictions.npz` and, to choose weights, i
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import app, flags
 from etils import epath
-from scipy import optimize
 
-from audiojax import command, files
+from audiojax import command, files, scores
 from audiojax import task as tasks
 from audiojax.errors import InputError
 from audiojax.task import Average, Task
@@ -59,84 +58,68 @@ def collected(problems: list[str]) -> Iterator[None]:
         problems.append(str(error))
 
 
-def check_classes(workdirs: Sequence[Workdir]) -> list[str]:
+def check_classes(workdirs: Sequence[Workdir]) -> Iterator[str]:
     """A sentence for each workdir whose classes are not those of the first."""
-    problems = []
     for other in workdirs[1:]:
         first = workdirs[0]
         if what := difference(first.classes, other.classes):
-            problems.append(f"{other.path}: other classes than {first.path}; it {what}")
+            yield f"{other.path}: other classes than {first.path}; it {what}"
         elif other.classes != first.classes:
-            pairs = zip(itertools.count(), first.classes, other.classes, strict=False)
-            differ = [f"{i} is {b}, there {a}" for i, a, b in pairs if a != b]
-            problems.append(
+            pairs = enumerate(zip(first.classes, other.classes, strict=False))
+            differ = [f"{i} is {b}, there {a}" for i, (a, b) in pairs if a != b]
+            yield (
                 f"{other.path}: the same classes as {first.path} in another order; "
                 f"class {named(differ)}"
             )
-    return problems
+
+
+def check_finished(
+    workdirs: Sequence[Workdir], wanted: Sequence[int] | None
+) -> Iterator[str]:
+    """A sentence for each workdir that has no finished run, or runs still to come."""
+    if workdirs and not wanted and not any(workdir.runs for workdir in workdirs):
+        yield f"{named(w.path for w in workdirs)}: no finished run; train first"
+    for workdir in workdirs:
+        unfinished = [
+            f"fold {run.fold} seed {run.seed}"
+            for run in workdir.unfinished
+            if not wanted or run.fold in wanted
+        ]
+        if unfinished:
+            yield (
+                f"{workdir.path}: not finished: {named(unfinished)}; type its "
+                "training command again to go on"
+            )
 
 
 def choose_folds(
     workdirs: Sequence[Workdir], wanted: Sequence[int] | None
 ) -> tuple[list[int], list[str]]:
-    """The folds that every workdir has, and what speaks against averaging them.
-
-    Args:
-        workdirs: all of them.
-        wanted: the folds asked for; None: all, which must be the same everywhere.
-
-    Returns:
-        The folds, and a sentence for each thing that is wrong.
-    """
-    having = {
-        fold: [w.path for w in workdirs if fold in w.folds]
-        for fold in sorted({f for w in workdirs for f in w.folds} | set(wanted or ()))
-        if wanted is None or fold in wanted
-    }
+    """The folds that all workdirs have, and a sentence for each that only some have."""
+    asked = {f for w in workdirs for f in w.folds} if not wanted else set(wanted)
+    having = {f: [w.path for w in workdirs if f in w.folds] for f in sorted(asked)}
     common = [fold for fold, paths in having.items() if len(paths) == len(workdirs)]
     hint = f"; choose with --folds={','.join(map(str, common))}" if common else ""
-    problems = [
+    return common, [
         f"fold {fold}: {'only ' + named(paths) if paths else 'no workdir'} has a "
         f"finished run of it{hint}"
         for fold, paths in having.items()
         if fold not in common
     ]
-    if not having and workdirs:
-        problems.append(
-            f"{named(w.path for w in workdirs)}: no finished run; train first"
-        )
-    for workdir in workdirs:
-        unfinished = [
-            f"fold {run.fold} seed {run.seed}"
-            for run in workdir.unfinished
-            if wanted is None or run.fold in wanted
-        ]
-        if unfinished:
-            problems.append(
-                f"{workdir.path}: not finished: {named(unfinished)}; type its "
-                "training command again to go on"
-            )
-    return common, problems
 
 
 def check_present(
     workdirs: Sequence[Workdir], folds: Sequence[int], name: str
-) -> list[str]:
+) -> Iterator[str]:
     """A sentence for each workdir whose runs lack the file `name`."""
     advice = {
         TEST: "copy the whole run here, or train it again",
         VALIDATION: "weights are chosen on validation clips only, so train with "
         "config.sweep.validation set, in another workdir, or take --weights=equal",
     }
-    problems = []
     for workdir in workdirs:
-        runs = [run for fold in folds for run in workdir.of_fold(fold)]
-        lacking = [run.name for run in runs if not workdir.file(run, name).exists()]
-        if lacking:
-            problems.append(
-                f"{workdir.path}: no {name} in {named(lacking)}; {advice[name]}"
-            )
-    return problems
+        if lacking := [run.name for run in workdir.lacking(name, folds)]:
+            yield f"{workdir.path}: no {name} in {named(lacking)}; {advice[name]}"
 
 
 def gather(
@@ -144,40 +127,26 @@ def gather(
 ) -> Clips:
     """Reads the file `name` of all runs of a fold, in the order of the first one.
 
-    Args:
-        workdirs: all of them.
-        fold: which one.
-        name: `predictions.npz` or `validation.npz`.
-        problems: what can't be averaged is told here.
+    What can't be averaged is added to the problems.
     """
     theirs, first = None, epath.Path()
-    clips = Clips(np.array([]), np.array([]), [])
-    for workdir in workdirs:
-        logits = []
+    clips = Clips(np.array([]), np.array([]), [[] for _ in workdirs])
+    for workdir, logits in zip(workdirs, clips.logits, strict=True):
         for run in workdir.of_fold(fold):
             path = workdir.file(run, name)
             with collected(problems):
                 ours = workdir.predictions(run, name)
                 if theirs is None:
                     theirs, first = ours, path
-                    clips = Clips(ours.filename, ours.label, clips.logits)
+                    clips.filename, clips.label = ours.filename, ours.label
                 logits.append(aligned(ours, path, theirs, first))
-        clips.logits.append(logits)
     return clips
 
 
 def open_all(
-    paths: Sequence[str], folds: Sequence[int] | None, names: Sequence[str]
+    paths: Sequence[str], wanted: Sequence[int] | None, names: Sequence[str]
 ) -> tuple[list[Workdir], dict[int, dict[str, Clips]]]:
-    """Reads and checks everything that is averaged.
-
-    Args:
-        paths: the workdirs.
-        folds: those wanted, None for all.
-        names: the files of each run that are needed.
-
-    Returns:
-        The workdirs, and for each fold and file its clips.
+    """Opens the workdirs, and reads for each fold wanted these files of its runs.
 
     Raises:
         InputError: if anything is missing, damaged or not of the same clips and
@@ -186,8 +155,9 @@ def open_all(
     if not paths:
         raise InputError("no workdir given; add one or more that audiojax.main filled")
     problems: list[str] = []
-    resolved = [str(epath.Path(path).resolve()) for path in paths]
-    twice = {p for p, r in zip(paths, resolved, strict=True) if resolved.count(r) > 1}
+    places = [epath.Path(path).resolve() for path in paths]
+    times = collections.Counter(places)
+    twice = {path for path, at in zip(paths, places, strict=True) if times[at] > 1}
     if twice:
         problems.append(f"the same workdir twice: {', '.join(sorted(twice))}")
     workdirs = []
@@ -195,110 +165,46 @@ def open_all(
         with collected(problems):
             workdirs.append(Workdir(path))
     problems += check_classes(workdirs)
-    common, wrong = choose_folds(workdirs, folds)
-    problems += wrong
-    clips: dict[int, dict[str, Clips]] = {fold: {} for fold in common}
+    folds, absent = choose_folds(workdirs, wanted)
+    problems += [*absent, *check_finished(workdirs, wanted)]
+    clips: dict[int, dict[str, Clips]] = {fold: {} for fold in folds}
     for name in names:
-        absent = check_present(workdirs, common, name)
-        problems += absent
-        if not absent:
-            for fold in common:
-                clips[fold][name] = gather(workdirs, fold, name, problems)
-    for fold, by_name in clips.items():
-        if len(by_name) == 2:
-            shared = set(by_name[TEST].filename) & set(by_name[VALIDATION].filename)
-            if shared:
-                problems.append(
-                    f"fold {fold}: clips both in {TEST} and {VALIDATION}, so weights "
-                    f"would be chosen on what they are tested on: "
-                    f"{named(sorted(shared))}; train again"
-                )
+        if absent := list(check_present(workdirs, folds, name)):
+            problems += absent
+            continue
+        for fold in folds:
+            clips[fold][name] = gather(workdirs, fold, name, problems)
+    for fold, found in clips.items():
+        both = [set(part.filename) for part in found.values()]
+        if len(both) == 2 and (shared := both[0] & both[1]):
+            problems.append(
+                f"fold {fold}: clips both in {TEST} and {VALIDATION}, so weights "
+                f"would be chosen on what they are tested on: "
+                f"{named(sorted(shared))}; train again"
+            )
     if problems:
         raise InputError("\n  ".join(["these can't be averaged:", *problems]))
     return workdirs, clips
-
-
-def choose_weights(
-    members: Sequence[np.ndarray], label: np.ndarray, average: Average, task: Task
-) -> np.ndarray:
-    """The weights whose average has the least cross-entropy.
-
-    It is convex in the weights for both averages: of logits, a log-sum-exp of linear
-    functions; of probabilities, the negative logarithm of a linear one.
-
-    Args:
-        members: logits, one array [N, classes] a member, of the same clips, which are
-            clips that the weights may see.
-        label: [N].
-        average: as `Task.average` gives it.
-        task: of the labels.
-
-    Returns:
-        [members], none below 0, their sum 1.
-    """
-    count = len(members)
-
-    def loss(weights: np.ndarray) -> float:
-        return task.scores(average(members, weights.tolist()), label)["loss"]
-
-    # Equal weights to start from, so that equal members keep them.
-    found = optimize.minimize(
-        loss,
-        np.full(count, 1 / count),
-        method="SLSQP",
-        bounds=[(0, 1)] * count,
-        constraints=[{"type": "eq", "fun": lambda weights: weights.sum() - 1}],
-        options={"ftol": 1e-12, "maxiter": 1000},
-    )
-    if not found.success:
-        raise InputError(
-            f"no weights could be chosen ({found.message}); take --weights=equal"
-        )
-    weights = np.clip(found.x, 0, None)
-    return weights / weights.sum()
 
 
 def score_fold(
     test: Clips, validation: Clips | None, task: Task, average: Average
 ) -> dict[str, Any]:
     """The scores of one fold: see `ensemble`."""
-    members = test.members(average)
-    weights = None
+    members, weights = test.members(average), None
     if validation is not None:
-        weights = choose_weights(
-            validation.members(average), validation.label, average, task
-        ).tolist()
-
-    def score(logits: np.ndarray) -> float:
-        return task.scores(logits, test.label)[task.metric]
-
-    by_workdir = [
-        {
-            "weight": 1 / len(members) if weights is None else weights[i],
-            "single": float(np.mean([score(run) for run in test.logits[i]])),
-            "ensemble": score(member),
-        }
-        for i, member in enumerate(members)
-    ]
-    scores = task.scores(average(members, weights), test.label)
-    best = scores[task.metric]
-    single = float(np.mean([workdir["single"] for workdir in by_workdir]))
-    return {
-        "num_clips": scores["num_clips"],
-        "workdirs": by_workdir,
-        "single": single,
-        "ensemble": best,
-        "loss": scores["loss"],
-        "gain": best - single,
-    }
-
-
-def over_folds(rows: Sequence[Mapping[str, Any]], more: str) -> dict[str, Any]:
-    """Mean and deviation of `single`, `ensemble` and one thing more."""
-    return {
-        kind: tasks.spread([row[kind] for row in rows])
-        for kind in ("single", "ensemble", more)
-    }
+        seen = validation.members(average)
+        weights = scores.choose_weights(seen, validation.label, average, task).tolist()
+    by_workdir = []
+    for i, (runs, member) in enumerate(zip(test.logits, members, strict=True)):
+        singles = [task.scores(run, test.label)[task.metric] for run in runs]
+        found = scores.of_average(singles, member, test.label, task)
+        weight = 1 / len(members) if weights is None else weights[i]
+        kept = {kind: found[kind] for kind in ("single", "ensemble")}
+        by_workdir.append({"weight": weight, **kept})
+    singles = [workdir["single"] for workdir in by_workdir]
+    found = scores.of_average(singles, average(members, weights), test.label, task)
+    return {"num_clips": found["num_clips"], "workdirs": by_workdir} | found
 
 
 def ensemble(
@@ -332,27 +238,26 @@ def ensemble(
     """
     names = [TEST] if weights == "equal" else [TEST, VALIDATION]
     workdirs, clips = open_all(paths, folds, names)
-    scored = []
-    for fold, by_name in clips.items():
-        task = workdirs[0].task
-        scores = score_fold(
-            by_name[TEST], by_name.get(VALIDATION), task, task.average(average)
-        )
-        for workdir, entry in zip(workdirs, scores["workdirs"], strict=True):
+    task, rows = workdirs[0].task, []
+    for fold, found in clips.items():
+        validation = found.get(VALIDATION)
+        row = score_fold(found[TEST], validation, task, task.average(average))
+        for workdir, entry in zip(workdirs, row["workdirs"], strict=True):
             entry["runs"] = [run.name for run in workdir.of_fold(fold)]
-        scored.append({"fold": fold, **scores})
+        rows.append({"fold": fold, **row})
+    kinds = ("single", "ensemble")
     return {
         "average": average,
         "weights": weights,
         "classes": list(workdirs[0].classes),
         "workdirs": [{"workdir": str(w.path), "model": w.model} for w in workdirs],
-        "folds": scored,
+        "folds": rows,
         "summary": {
             "workdirs": [
-                over_folds([fold["workdirs"][i] for fold in scored], "weight")
-                for i in range(len(workdirs))
+                scores.over_folds(of_one, (*kinds, "weight"))
+                for of_one in zip(*(row["workdirs"] for row in rows), strict=True)
             ],
-            **over_folds(scored, "gain"),
+            **scores.over_folds(rows, (*kinds, "gain")),
         },
     }
 
@@ -360,35 +265,32 @@ def ensemble(
 def table(results: Mapping[str, Any]) -> str:
     """What `ensemble` gives as lines of text."""
     numbers = range(1, len(results["workdirs"]) + 1)
-    weighted = results["weights"] != "equal"
-    lines = [
+    kinds = ["single", "ensemble"] + ["weight"] * (results["weights"] != "equal")
+    header = [f"{kind} {i}" for i in numbers for kind in kinds]
+    rows = [["fold", *header, "single", "ensemble", "gain"]]
+
+    def add(name: object, row: Mapping[str, Any]) -> None:
+        cells = [
+            f"{entry[kind]:.3f}" if kind == "weight" else f"{entry[kind]:.2%}"
+            for entry in row["workdirs"]
+            for kind in kinds
+        ]
+        ends = f"{row['single']:.2%}", f"{row['ensemble']:.2%}"
+        rows.append([str(name), *cells, *ends, f"{100 * row['gain']:+.2f}"])
+
+    for fold in results["folds"]:
+        add(fold["fold"], fold)
+    summary = dict(results["summary"])
+    by_workdir = summary.pop("workdirs")
+    for kind in ("mean", "std"):
+        row: dict[str, Any] = {name: found[kind] for name, found in summary.items()}
+        row["workdirs"] = [{n: x[kind] for n, x in w.items()} for w in by_workdir]
+        add(kind, row)
+    names = [
         f"{i}  {entry['workdir']}  ({entry['model']})"
         for i, entry in zip(numbers, results["workdirs"], strict=True)
     ]
-    header = [f"{'fold':>6}"]
-    for i in numbers:
-        header += [f"{f'single {i}':>9}", f"{f'ensemble {i}':>11}"]
-        header += [f"{f'weight {i}':>9}"] * weighted
-    lines.append("  ".join([*header, f"{'single':>7}", f"{'ensemble':>8}", "   gain"]))
-
-    def line(name: object, row: Mapping[str, Any]) -> str:
-        cells = [f"{name:>6}"]
-        for entry in row["workdirs"]:
-            cells += [f"{entry['single']:>9.2%}", f"{entry['ensemble']:>11.2%}"]
-            cells += [f"{entry['weight']:>9.3f}"] * weighted
-        cells += [f"{row['single']:>7.2%}", f"{row['ensemble']:>8.2%}"]
-        return "  ".join([*cells, f"{100 * row['gain']:>+7.2f}"])
-
-    lines += [line(fold["fold"], fold) for fold in results["folds"]]
-    summary = results["summary"]
-    for kind in ("mean", "std"):
-        row = {name: summary[name][kind] for name in ("single", "ensemble", "gain")}
-        row["workdirs"] = [
-            {name: value[kind] for name, value in entry.items()}
-            for entry in summary["workdirs"]
-        ]
-        lines.append(line(kind, row))
-    return "\n".join(lines)
+    return "\n".join([*names, command.columns(rows)])
 
 
 def define_flags() -> None:

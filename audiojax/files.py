@@ -18,10 +18,8 @@ from etils import epath
 def whole(path: epath.PathLike, *, alone: bool = False) -> Iterator[epath.Path]:
     """A name to write a file or a folder under, which gets its own when it is whole.
 
-    Args:
-        path: where it is to stand; the folder above is made if need be.
-        alone: whether no one else can be writing it, as under a lock. What a killed
-            writer left is then deleted.
+    The folder above is made if need be. Where no one else can be writing it, as under
+    a lock, the writer is `alone`, and what a killed one left is deleted.
 
     Yields:
         The name for the time of writing. After an error nothing is left there, and

@@ -33,29 +33,12 @@ def possible(folder: epath.Path | Path) -> bool:
     return "://" not in str(folder)
 
 
-def _ourselves() -> str:
-    return json.dumps(
-        {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-    )
-
-
-def _describe(text: str) -> str:
-    try:
-        holder = json.loads(text)
-        return "process {pid} on {host} since {since}".format(**holder)
-    except (ValueError, KeyError, TypeError):
-        return "another process"
-
-
 def holder(folder: epath.Path | Path, name: str = NAME) -> str:
     """Who holds a lock in a folder, in words, as far as it is written there."""
     try:
-        return _describe(Path(folder, name).read_text())
-    except OSError:
+        written = json.loads(Path(folder, name).read_text())
+        return "process {pid} on {host} since {since}".format(**written)
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"
 
 
@@ -63,13 +46,10 @@ def holder(folder: epath.Path | Path, name: str = NAME) -> str:
 def held(
     folder: epath.Path | Path, name: str = NAME, *, wait: bool = False
 ) -> Iterator[bool]:
-    """Takes a lock in a folder.
+    """Takes a lock in a folder, which is made if it is not there.
 
-    Args:
-        folder: made if it is not there. In a bucket there are no locks: the job that
-            writes there must be the only one.
-        name: of the lock's file, which stays, empty.
-        wait: whether to wait for a lock that another has.
+    In a bucket there are no locks: the job that writes there must be the only one.
+    The lock's file stays, empty. `wait` says whether to wait for another's.
 
     Yields:
         Whether the lock is ours, until the end of the block.
@@ -91,26 +71,27 @@ def held(
         ) from error
     with file:
         try:
-            ours = _lock(file, path, wait)
+            taken = _lock(file, path, wait)
         except OSError as error:
             raise InputError(
                 f"{path} can't be locked ({error.strerror}); put its folder on a file "
                 "system with locks, or on a disk of this machine"
             ) from error
-        if not ours:
+        if not taken:
             yield False
             return
-        file.seek(0)
-        if before := file.read():
+        if path.stat().st_size:
             # Whoever waits for prepared data makes them anew: nothing to attend to.
             level = logging.INFO if wait else logging.WARNING
             logger.log(
                 level,
                 "%s was left by %s, which did not finish; it is taken over here",
-                *(folder if name == NAME else path, _describe(before)),
+                *(folder if name == NAME else path, holder(folder, name)),
             )
         file.truncate(0)
-        file.write(_ourselves())
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        ours = {"host": socket.gethostname(), "pid": os.getpid(), "since": now}
+        file.write(json.dumps(ours))
         file.flush()
         try:
             yield True

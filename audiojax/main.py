@@ -19,6 +19,12 @@ from audiojax import config as configs
 from audiojax.command import not_waiting, one_sentence, prepare, stop
 from audiojax.training import grid, hosts, results, sweep
 
+# What each does of one config, and of all points of a config file's sweep.
+MODES = {
+    "train": (sweep.train, grid.train),
+    "evaluate": (sweep.evaluate, grid.evaluate),
+}
+
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="File of the config.", lock_config=True
 )
@@ -26,7 +32,7 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where results go, a folder or gs://; default runs/CONFIG_NAME."
 )
 MODE = flags.DEFINE_enum(
-    "mode", "train", list(sweep.MODES), "Train, or score the checkpoints again."
+    "mode", "train", list(MODES), "Train, or score the checkpoints again."
 )
 MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the processes of one job.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first one.")
@@ -64,10 +70,11 @@ def main(argv: list[str]) -> None:
         configs.read_none(CONFIG.value)
         fields = configs.fields_to_sweep(path, given=list(given))
         print(f"workdir {workdir}", flush=True)
+        of_one, of_all = MODES[MODE.value]
         if fields:
-            print(grid.table(grid.MODES[MODE.value](CONFIG.value, workdir, fields)))
+            print(grid.table(of_all(CONFIG.value, workdir, fields)))
             return
-        found = sweep.MODES[MODE.value](CONFIG.value, workdir)
+        found = of_one(CONFIG.value, workdir)
         if not hosts.everyone().first:
             return
         print(results.table(found))

@@ -16,11 +16,7 @@ from audiojax.workdir import Workdir
 
 
 def write(workdir: epath.PathLike) -> epath.Path:
-    """Draws what a finished sweep left in its workdir.
-
-    Args:
-        workdir: holds `results.json`, and `predictions.npz` for each run in it; with
-            several seeds, each clip counts once for each.
+    """Draws what a finished sweep left; each clip counts once for each seed.
 
     Returns:
         The picture: `confusion.png`, or `average_precision.png` where a clip may have
@@ -50,12 +46,11 @@ def average_precision(
         classes: their names; those without a clip are left out.
         path: where the PNG is written.
     """
-    there = np.flatnonzero(label.any(axis=0))
     found = {
         classes[int(i)]: metrics.average_precision_score(label[:, i], logits[:, i])
-        for i in there
+        for i in np.flatnonzero(label.any(axis=0))
     }
-    names = sorted(found, key=lambda name: found[name])
+    names = sorted(found, key=found.__getitem__)
     figure = Figure(figsize=(6, 1.5 + 0.3 * len(names)), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh(names, [found[name] for name in names])
@@ -88,16 +83,8 @@ def confusion_matrix(
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in zip(*np.nonzero(counts), strict=True):
         color = "white" if shares[row, column] > 0.5 else "black"
-        text = str(counts[row, column])
-        axes.text(
-            int(column),
-            int(row),
-            text,
-            ha="center",
-            va="center",
-            color=color,
-            fontsize=8,
-        )
+        text, place = str(counts[row, column]), (int(column), int(row))
+        axes.text(*place, text, ha="center", va="center", color=color, fontsize=8)
     axes.set_xticks(range(len(classes)), classes, rotation=90)
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted")

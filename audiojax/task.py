@@ -233,8 +233,3 @@ def average(
     """
     stacked = np.stack([np.asarray(m, np.float64) for m in members])
     return np.average(stacked, axis=0, weights=weights)
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and standard deviation (of the population) over the folds."""
-    return {"mean": float(np.mean(values)), "std": float(np.std(values))}

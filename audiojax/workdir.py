@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,21 +23,10 @@ CONFIG, RESULTS = "config.json", "results.json"
 RESULT, CHECKPOINTS = "result.json", "checkpoints"
 TEST, VALIDATION = "predictions.npz", "validation.npz"
 
-# What NumPy raises at an .npz with one bit flipped, or cut off anywhere.
-UNREADABLE = (
-    EOFError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-)
-
 named = functools.partial(listed, between=", ")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, order=True)
 class Run:
     """One training: the fold that is tested on, and the seed of all that is random."""
 
@@ -49,6 +37,41 @@ class Run:
     def name(self) -> str:
         """The name of the run's folder."""
         return f"fold{self.fold}-seed{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What `result.json`, and `results.json` in its list, say of a finished run.
+
+    Attributes:
+        run: which.
+        steps: batches seen.
+        skipped_steps: updates left out because a value was not finite.
+        seconds: that the training took.
+        final: scores of the test clips at the end, as `Task.scores` gives them.
+        best: the same after the best epoch, with its number `epoch` and its
+            `validation` scores; None where no epoch was picked.
+    """
+
+    run: Run
+    steps: int
+    skipped_steps: int
+    seconds: float
+    final: dict[str, Any]
+    best: dict[str, Any] | None = None
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Entry:
+        """Reads what `to_json` gave."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        fields = {name: content[name] for name in content if name in names}
+        return cls(Run(content["fold"], content["seed"]), **fields)
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as JSON holds it."""
+        fields = {"name": self.run.name} | vars(self.run) | vars(self)
+        del fields["run"]
+        return {name: x for name, x in fields.items() if x is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +97,8 @@ class Workdir:
         config: the sweep's whole config, as JSON holds it.
         classes: names, in the order of the logits.
         task: what labels mean.
-        runs: the finished runs, by fold and seed.
+        model: the network's name.
+        entries: of the finished runs, by fold and seed.
         unfinished: the runs that the config asks for and that are not among them.
     """
 
@@ -93,16 +117,13 @@ class Workdir:
             multi = results.get("metric") == "mAP"
             default = "multi_label" if multi else "single_label"
             self.task: Task = TASKS[results.get("task", default)]
-            self.runs = sorted(
-                (Run(run["fold"], run["seed"]) for run in results["runs"]),
-                key=dataclasses.astuple,
-            )
+            entries = map(Entry.from_json, results["runs"])
+            self.entries = sorted(entries, key=lambda entry: entry.run)
             sweep = self.config["sweep"]
-            planned = itertools.product(sweep["folds"], sweep["seeds"])
-            done = set(self.runs)
-            self.unfinished = [
-                run for pair in planned if (run := Run(*pair)) not in done
-            ]
+            planned = itertools.starmap(
+                Run, itertools.product(sweep["folds"], sweep["seeds"])
+            )
+            self.unfinished = [run for run in planned if run not in self.runs]
             self.model: str = self.config["model"]["name"]
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(
@@ -116,6 +137,11 @@ class Workdir:
             ) from None
 
     @property
+    def runs(self) -> list[Run]:
+        """The finished runs, by fold and seed."""
+        return [entry.run for entry in self.entries]
+
+    @property
     def folds(self) -> list[int]:
         """The folds that have a finished run, in order."""
         return sorted({run.fold for run in self.runs})
@@ -123,6 +149,11 @@ class Workdir:
     def of_fold(self, fold: int) -> list[Run]:
         """The finished runs of a fold, by seed."""
         return [run for run in self.runs if run.fold == fold]
+
+    def lacking(self, name: str, folds: Sequence[int]) -> list[Run]:
+        """The finished runs of the folds that have no file of that name."""
+        runs = [run for fold in folds for run in self.of_fold(fold)]
+        return [run for run in runs if not self.file(run, name).exists()]
 
     def file(self, run: Run, name: str) -> epath.Path:
         """The path of a file of a run."""
@@ -140,11 +171,8 @@ class Workdir:
     def variables(self, run: Run, which: str = "last") -> Variables:
         """What `Classifier.logits` takes, as NumPy arrays.
 
-        A damaged newest checkpoint is named, and the one before it is read.
-
-        Args:
-            run: a finished one.
-            which: "last" for the end of the training, "best" for its best epoch.
+        They are of the end of the training, or with "best" of its best epoch. A
+        damaged newest checkpoint is named, and the one before it is read.
 
         Raises:
             InputError: if there is no whole checkpoint, or no best epoch was picked.
@@ -183,11 +211,7 @@ def as_config(plain: Mapping[str, Any]) -> Config:
 
 
 def read_predictions(path: epath.Path, num_classes: int) -> Predictions:
-    """Reads predictions of some clips.
-
-    Args:
-        path: an `.npz` of `logits` [N, classes], `label` [N] and `filename` [N].
-        num_classes: how many classes there must be.
+    """Reads an `.npz` of the fields of `Predictions`, of so many classes.
 
     Raises:
         InputError: if it is damaged, or is not such a file.
@@ -195,7 +219,8 @@ def read_predictions(path: epath.Path, num_classes: int) -> Predictions:
     try:
         arrays = files.read_arrays(path)
         found = Predictions(**{n: arrays[n] for n in ("logits", "label", "filename")})
-    except UNREADABLE as error:
+    # With one bit flipped, or cut off, NumPy and its libraries raise all kinds.
+    except Exception as error:
         raise InputError(
             f"{path}: damaged ({error!r}); copy it again, or train its run again"
         ) from None
@@ -223,18 +248,10 @@ def read_predictions(path: epath.Path, num_classes: int) -> Predictions:
 def aligned(
     ours: Predictions, source: object, theirs: Predictions, first: object
 ) -> np.ndarray:
-    """A run's logits in another run's order of clips.
+    """A run's logits [N, classes] in another run's order of clips.
 
-    Rows are joined by the clips' names, never by their places.
-
-    Args:
-        ours: predictions of the run.
-        source: where they were read, for messages.
-        theirs: predictions of the run whose order is taken.
-        first: where those were read.
-
-    Returns:
-        Logits [N, classes].
+    Rows are joined by the clips' names, never by their places. `source` and `first`
+    say in messages where the two were read.
 
     Raises:
         InputError: if the clips or their labels are not the same; those that differ
@@ -249,12 +266,12 @@ def aligned(
         )
     rows = [row[name] for name in order]
     label = ours.label[rows]
-    differ = (label != theirs.label).reshape(len(rows), -1).any(axis=1)
-    if differ.any():
-        others = [
-            f"{order[i]} is {label[i]}, there {theirs.label[i]}"
-            for i in np.flatnonzero(differ)
-        ]
+    others = [
+        f"{name} is {here}, there {there}"
+        for name, here, there in zip(order, label, theirs.label, strict=True)
+        if np.any(here != there)
+    ]
+    if others:
         raise InputError(
             f"{source}: other labels than {first}; {named(others)}; average runs of "
             "the same data"

@@ -8,12 +8,11 @@ from scipy import optimize, special
 from sklearn import metrics
 
 from audiojax import ensemble, files
-from audiojax import task as tasks
 from audiojax.errors import InputError
 from audiojax.training import sweep
+from audiojax.workdir import Entry, Run
 from tests import processes, tiny
 
-SINGLE = tasks.TASKS["single_label"]
 CLASSES = ["dog", "rain", "siren"]
 
 
@@ -51,14 +50,14 @@ def write_workdir(
     runs = []
     for fold in folds:
         for seed in seeds:
-            name = f"fold{fold}-seed{seed}"
-            runs.append({"name": name, "fold": fold, "seed": seed})
+            run = Run(fold, seed)
+            runs.append(Entry(run, 10, 0, 1.5, {"accuracy": 0.5}).to_json())
             splits = {"predictions.npz": names(fold)}
             if validation:
                 splits["validation.npz"] = names(fold, "validation")
             for file, filenames in splits.items():
                 arrays = predicted(random, filenames, skill)
-                files.write_arrays(path / name / file, arrays)
+                files.write_arrays(path / run.name / file, arrays)
     config = {
         "model": {"name": f"net{number}"},
         "sweep": {"folds": list(folds), "seeds": list(planned or seeds)},
@@ -223,31 +222,6 @@ def test_weights_of_a_fold_see_only_its_validation_clips(two):
     assert [entry["weight"] for entry in after["workdirs"]] == [
         entry["weight"] for entry in before["workdirs"]
     ]
-
-
-def test_equal_members_keep_equal_weights():
-    random = np.random.default_rng(0)
-    member = random.normal(size=(20, 3))
-    label = random.integers(3, size=20)
-    found = ensemble.choose_weights([member] * 3, label, tasks.average, SINGLE)
-    np.testing.assert_allclose(found, 1 / 3, rtol=1e-6)
-
-
-def test_weights_of_five_members_satisfy_the_conditions_of_a_minimum():
-    """The gradient is the same for all members in use, and no less for the others."""
-    random = np.random.default_rng(1)
-    label = random.integers(3, size=200)
-    truth = np.eye(3)[label]
-    members = [
-        random.normal(size=(200, 3)) + skill * truth for skill in (3, 2, 1, 0, -1)
-    ]
-    weights = ensemble.choose_weights(members, label, tasks.average, SINGLE)
-    p = special.softmax(np.tensordot(weights, members, 1), axis=1)
-    gradient = np.array([np.mean(np.sum((p - truth) * m, axis=1)) for m in members])
-    used = weights > 1e-6
-    assert 1 < used.sum() < 5
-    np.testing.assert_allclose(gradient[used], gradient[used].mean(), atol=1e-5)
-    assert gradient[~used].min() > gradient[used].max() - 1e-5
 
 
 def refused(paths, **options):

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from sklearn import metrics
 
 from audiojax import files, report
+from audiojax.workdir import Entry, Run
 
 
 def test_confusion_matrix_shows_counts_and_accuracy(tmp_path, monkeypatch):
@@ -42,7 +43,9 @@ def test_all_runs_of_a_workdir_are_counted(tmp_path, monkeypatch):
         {
             "task": "single_label",
             "classes": ["dog", "rain"],
-            "runs": [{"name": name, "fold": int(name[4]), "seed": 0} for name in runs],
+            "runs": [
+                Entry(Run(int(name[4]), 0), 10, 0, 1.5, {}).to_json() for name in runs
+            ],
             "config": {
                 "model": {"name": "tiny"},
                 "sweep": {"folds": [1, 2], "seeds": [0]},

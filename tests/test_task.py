@@ -60,10 +60,6 @@ def test_average_of_probabilities_keeps_the_smallest():
     np.testing.assert_allclose(found, [[0.0, -2000.0]], atol=1e-9)
 
 
-def test_spread_is_of_the_population():
-    assert tasks.spread([0.5, 1.0]) == {"mean": 0.75, "std": 0.25}
-
-
 def test_single_label_scores_are_scikit_learn_s():
     random = np.random.default_rng(3)
     label = random.choice(4, size=200, p=[0.6, 0.2, 0.15, 0.05])

@@ -9,7 +9,7 @@ from etils import epath
 
 from audiojax import files
 from audiojax.errors import InputError
-from audiojax.training import sweep
+from audiojax.training import sweep, trainer
 from audiojax.training.checkpoints import Checkpoints
 from audiojax.workdir import Run, Workdir
 from tests import processes, tiny
@@ -80,14 +80,14 @@ def test_classifier_and_variables_give_the_scores(trained, config, which):
     workdir, results = trained
     opened = Workdir(workdir)
     model, variables = opened.classifier, opened.variables(Run(1, 0), which)
-    trainer = sweep.Trainer(config, sweep.open_data(config, sweep.load(config)))
-    test = trainer.feed.split(1).test
+    built = trainer.Trainer(config, trainer.open_data(config, sweep.load(config)))
+    test = built.feed.split(1).test
     logits = np.concatenate(
         [
             np.asarray(model.logits(variables, jnp.asarray(batch["image"])))[
                 batch["mask"] > 0
             ]
-            for batch in trainer.feed.evaluation(test)
+            for batch in built.feed.evaluation(test)
         ]
     )
     label = np.load(workdir / RUN / "predictions.npz")["label"]

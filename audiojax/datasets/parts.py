@@ -62,6 +62,23 @@ def split(
     return Split(train, _unshared(info, held, np.concatenate([train, test])), test)
 
 
+def check_validation(validation: str | None) -> None:
+    """Checks what is held out to pick an epoch by, as far as no data are needed.
+
+    Raises:
+        InputError: if it is not None, "fold" or a share.
+    """
+    try:
+        possible = validation in (None, "fold") or 0 < float(validation) < 1
+    except ValueError:
+        possible = False
+    if not possible:
+        raise InputError(
+            f"config.sweep.validation is {validation!r}; give None, fold (the fold "
+            "after the test fold), or a share between 0 and 1 such as 0.15"
+        )
+
+
 def _held_out(
     info: Info,
     folds: np.ndarray,
@@ -80,13 +97,8 @@ def _held_out(
             )
         after = (info.folds.index(fold) + 1) % len(info.folds)
         return folds == info.folds[after]
-    try:
-        share = float(validation)
-    except ValueError:
-        raise InputError(
-            f"config.sweep.validation is {validation!r}; give None, fold (the fold "
-            "after the test fold), or a share between 0 and 1 such as 0.15"
-        ) from None
+    check_validation(validation)
+    share = float(validation)
     clips = [info.clips[i] for i in indices]
     return splits.hold_out(
         [clip.labels for clip in clips], [clip.source for clip in clips], share, seed=0

@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,8 +20,6 @@ from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# What prediction needs of a state; the rest is for going on with the training.
-MODEL = ("params", "batch_stats", "input", "best")
 # Folders that Orbax gives their names only when they are whole.
 UNFINISHED = ".orbax-checkpoint-tmp"
 # What Orbax and TensorStore raise where a disk is full, gone or read-only.
@@ -46,10 +45,8 @@ class Checkpoints:
     def __init__(self, directory: epath.PathLike, keep: int = 2):
         """Opens the folder, setting damaged or unfinished checkpoints aside.
 
-        Args:
-            directory: absolute path of the folder, made if it is not there.
-            keep: how many of the newest to keep, so that a damaged one has another
-                before it.
+        Its path is absolute; it is made if it is not there. Of the newest so many are
+        kept, so that a damaged one has another before it.
         """
         self.directory = epath.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -103,9 +100,7 @@ class Checkpoints:
             logger.warning(
                 "checkpoint %s can't be used (%s); it was moved to %s and the one "
                 "before it is taken",
-                path,
-                problem,
-                aside,
+                *(path, problem, aside),
             )
 
     def latest_step(self) -> int | None:
@@ -113,12 +108,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
-        """Starts to save; raises what went wrong with the save before.
-
-        Args:
-            step: number of batches seen.
-            state: the `TrainState`.
-            metadata: what else belongs to the moment, as JSON.
+        """Starts to save a `TrainState` and, as JSON, what else belongs to the moment.
 
         Raises:
             InputError: if the one before could not be written, or this one not begun.
@@ -128,25 +118,25 @@ class Checkpoints:
             metadata=ocp.args.JsonSave(metadata),
             **{name: ocp.args.StandardSave(x) for name, x in _items(state).items()},
         )
-        try:
+        with self._writing(step):
             self._manager.save(step, args=items)
-        except WRITE_ERRORS as error:
-            raise self._not_written(step, error) from error
         self._sealing = self._sealer.submit(self._seal, step)
 
     def _seal(self, step: int) -> None:
-        try:
+        with self._writing(step):
             self._manager.wait_until_finished()
             checkpoint.seal(self.directory / str(step))
-        except WRITE_ERRORS as error:
-            raise self._not_written(step, error) from error
 
-    def _not_written(self, step: int, error: Exception) -> InputError:
-        return InputError(
-            f"checkpoint {step} can't be written to {self.directory} "
-            f"({_reason(error)}); the one before it is whole, so make room there and "
-            "type the same command again to go on from it"
-        )
+    @contextlib.contextmanager
+    def _writing(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except WRITE_ERRORS as error:
+            raise InputError(
+                f"checkpoint {step} can't be written to {self.directory} "
+                f"({_reason(error)}); the one before it is whole, so make room there "
+                "and type the same command again to go on from it"
+            ) from error
 
     def wait(self) -> None:
         """Waits until the last save is whole on disk.
@@ -154,19 +144,14 @@ class Checkpoints:
         Raises:
             InputError: if it could not be written; those before it stay.
         """
-        if self._sealing is not None:
-            sealing, self._sealing = self._sealing, None
+        sealing, self._sealing = self._sealing, None
+        if sealing is not None:
             sealing.result()
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]]:
-        """Reads the newest checkpoint onto this process's devices.
+        """Reads state and metadata of the newest checkpoint onto the first device.
 
-        Args:
-            like: a `TrainState` of arrays or shapes that the saved one must equal in
-                names, shapes and types.
-
-        Returns:
-            The state and the metadata.
+        The state must have the names, shapes and types of the `TrainState` given.
 
         Raises:
             InputError: without a checkpoint, or if its tree or format is another one.
@@ -185,8 +170,10 @@ class Checkpoints:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             _items(like),
         )
-        for name, abstract in items.items():
-            self._check_tree(step, name, abstract)
+        saved = self._manager.item_metadata(step)
+        for name, expected in items.items():  # Orbax casts a wrong type silently
+            found = getattr(saved[name], "tree", saved[name])
+            checkpoint.check_tree(step_dir, found, expected)
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -197,17 +184,9 @@ class Checkpoints:
         state = like.replace(**restored["model"], **restored["training"])
         return state, restored["metadata"]
 
-    def _check_tree(self, step: int, item: str, expected: Any) -> None:
-        """Orbax casts a wrong type silently."""
-        saved = self._manager.item_metadata(step)[item]
-        found = getattr(saved, "tree", saved)
-        checkpoint.check_tree(self.directory / str(step), found, expected)
-
 
 def _items(state: Any) -> dict[str, dict[str, Any]]:
     """The state in the two items of a checkpoint, by the names of its fields."""
-    items: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
-    for field in dataclasses.fields(state):
-        item = "model" if field.name in MODEL else "training"
-        items[item][field.name] = getattr(state, field.name)
-    return items
+    fields = {x.name: getattr(state, x.name) for x in dataclasses.fields(state)}
+    model = {name: fields.pop(name) for name in checkpoint.MODEL if name in fields}
+    return {"model": model, "training": fields}

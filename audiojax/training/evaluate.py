@@ -11,7 +11,7 @@ import numpy as np
 from audiojax.classifier import Classifier, Variables
 from audiojax.clips import by_clip
 from audiojax.training import program, steps
-from audiojax.training.feed import Data, Feed
+from audiojax.training.feed import Feed
 from audiojax.training.hosts import Hosts
 from audiojax.workdir import Predictions
 
@@ -23,73 +23,52 @@ def predict(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logits of every clip, each once, padding left out.
 
-    Args:
-        eval_step: batch to logits [..., classes], whose leading axes are the batch.
-        variables: the classifier's.
-        batches: as `datasets.batches.eval_batches` gives them.
+    The step gives logits [..., classes], whose leading axes are the batch; batches are
+    as `datasets.batches.eval_batches` gives them.
 
     Returns:
         Logits [N, classes] float32, the mean of a clip's windows; labels [N] or
         [N, classes]; and clip numbers [N], in the order of the batches.
     """
-    logits, labels, indices = [], [], []
+    found = []
     for batch in batches:
         real = np.asarray(batch["mask"]) > 0
-        step_logits = np.asarray(eval_step(variables, batch), np.float32)
-        logits.append(step_logits.reshape(real.size, -1)[real])
-        labels.append(batch["label"][real])
-        indices.append(batch["index"][real])
-    return by_clip(*map(np.concatenate, (logits, labels, indices)))
+        logits = np.asarray(eval_step(variables, batch), np.float32)
+        rows = logits.reshape(real.size, -1), batch["label"], batch["index"]
+        found.append([values[real] for values in rows])
+    return by_clip(*map(np.concatenate, zip(*found, strict=True)))
 
 
 class Evaluator:
-    """Predicts and scores clips with a classifier, on all devices of all processes."""
+    """Predicts and scores clips with a classifier, on all devices of all processes.
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        data: Data,
-        feed: Feed,
-        batch_size: int,
-        hosts: Hosts,
-    ):
-        """Compiles nothing yet.
+    Attributes:
+        feed: gives the clips' batches.
+        task: that scores them.
+    """
 
-        Args:
-            classifier: whose logits are taken.
-            data: the clips.
-            feed: gives their batches.
-            batch_size: rows of a batch.
-            hosts: the processes that share the clips.
-        """
-        self._task, self._info = classifier.task, data.info
-        self._feed, self._hosts = feed, hosts
-        devices = program.batch_devices(batch_size, jax.local_devices())
+    def __init__(self, classifier: Classifier, feed: Feed):
+        """Compiles nothing yet."""
+        self.feed, self.task = feed, classifier.task
+        devices = program.batch_devices(feed.batch_size, jax.local_devices())
         compiled = steps.data_parallel_eval(steps.make_eval_step(classifier), devices)
         self._eval_step = lambda variables, batch: compiled(
             variables, steps.shard(batch, len(devices))
         )
 
-    def logits(
-        self, variables: Variables, indices: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Logits, labels and clip numbers of the clips `indices`."""
-        # Processes share the clips, if there are enough for each to get one.
-        shared = self._hosts if len(indices) >= self._hosts.count else Hosts()
-        batches = self._feed.evaluation(shared.share(indices))
-        logits, label, index = (
-            shared.gather(values, len(indices))
-            for values in predict(self._eval_step, variables, batches)
-        )
-        return logits, label, index
-
     def predictions(self, variables: Variables, indices: np.ndarray) -> Predictions:
         """Predictions of the clips `indices`."""
-        logits, label, indices = self.logits(variables, indices)
-        names = [self._info.clips[i].filename for i in indices]
-        return Predictions(logits, label, np.array(names))
+        # Processes share the clips, if there are enough for each to get one.
+        hosts = self.feed.hosts if len(indices) >= self.feed.hosts.count else Hosts()
+        batches = self.feed.evaluation(hosts.share(indices))
+        logits, label, index = (
+            hosts.gather(values, len(indices))
+            for values in predict(self._eval_step, variables, batches)
+        )
+        clips = self.feed.data.info.clips
+        return Predictions(logits, label, np.array([clips[i].filename for i in index]))
 
     def scores(self, variables: Variables, indices: np.ndarray) -> dict[str, Any]:
         """Scores of the clips `indices`."""
-        logits, label, _ = self.logits(variables, indices)
-        return self._task.scores(logits, label)
+        found = self.predictions(variables, indices)
+        return self.task.scores(found.logits, found.label)

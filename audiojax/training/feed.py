@@ -35,36 +35,29 @@ class Data:
         return self.recordings.info
 
 
+@dataclasses.dataclass(frozen=True)
 class Feed:
-    """The batches of runs: this process's rows of them."""
+    """The batches of runs: this process's rows of them.
 
-    def __init__(
-        self,
-        data: Data,
-        policy: ClipPolicy,
-        hosts: Hosts,
-        *,
-        batch_size: int,
-        validation: str | None,
-        balance: str,
-        allow_leaks: bool,
-    ):
-        """Reads nothing yet.
+    Attributes:
+        data: the clips.
+        policy: how they become rows.
+        hosts: the processes that share each batch.
+        batch_size: rows of a batch, of all processes together.
+        validation: what is held out, see `parts.split`.
+        balance: one of `balance.BALANCES`.
+        allow_leaks: see `parts.split`.
+    """
 
-        Args:
-            data: the clips.
-            policy: how they become rows.
-            hosts: the processes that share each batch.
-            batch_size: rows of a batch, of all processes together.
-            validation: what is held out, see `parts.split`.
-            balance: one of `balance.BALANCES`.
-            allow_leaks: see `parts.split`.
-        """
-        self._data, self._policy, self._hosts = data, policy, hosts
-        self._batch_size, self._balance = batch_size, balance
-        self._validation, self._allow_leaks = validation, allow_leaks
-        # By fold: every seed of it has the same.
-        self._splits: dict[int, Split] = {}
+    data: Data
+    policy: ClipPolicy
+    hosts: Hosts
+    batch_size: int
+    validation: str | None
+    balance: str
+    allow_leaks: bool
+    # By fold: every seed of it has the same.
+    _splits: dict[int, Split] = dataclasses.field(default_factory=dict)
 
     def split(self, fold: int) -> Split:
         """The clips of the runs that are tested on the fold.
@@ -74,48 +67,46 @@ class Feed:
         """
         if fold not in self._splits:
             self._splits[fold] = parts.split(
-                self._data.info, fold, self._validation, allow_leaks=self._allow_leaks
+                self.data.info, fold, self.validation, allow_leaks=self.allow_leaks
             )
         return self._splits[fold]
 
     def steps_per_epoch(self, fold: int) -> int:
         """Batches of an epoch; runs side by side must have as many."""
-        train = self.split(fold).train
-        return batches.num_batches(len(train), self._batch_size)
+        return batches.num_batches(len(self.split(fold).train), self.batch_size)
 
     def train(self, fold: int, seed: int, epoch: int, start: int) -> Iterable[Batch]:
         """Batches of an epoch, without its first `start`."""
-        size = self._batch_size // self._hosts.count
-        first = self._hosts.index * size
-        train = self.split(fold).train
-        balance, weights = self._balance, None
-        if balance != "none":
-            labels = [self._data.info.clips[i].labels for i in train]
-            weights = balances.clip_weights(labels, self._data.info.num_classes)
+        size = self.batch_size // self.hosts.count
+        first = self.hosts.index * size
+        train, weights = self.split(fold).train, None
+        if self.balance != "none":
+            labels = [self.data.info.clips[i].labels for i in train]
+            weights = balances.clip_weights(labels, self.data.info.num_classes)
         stream = batches.train_batches(
-            self._data.recordings,
+            self.data.recordings,
             train,
-            batch_size=self._batch_size,
-            policy=self._policy,
+            batch_size=self.batch_size,
+            policy=self.policy,
             seed=seed,
             epoch=epoch,
             start=start,
             rows=slice(first, first + size),
-            image=self._data.images,
-            weights=weights if balance == "sampling" else None,
+            image=self.data.images,
+            weights=weights if self.balance == "sampling" else None,
         )
-        if balance != "class_weights":
+        if self.balance != "class_weights":
             return stream
-        of_clip = np.zeros(len(self._data.recordings), np.float32)
+        of_clip = np.zeros(len(self.data.recordings), np.float32)
         of_clip[train] = weights
         return ({**batch, "weight": of_clip[batch["index"]]} for batch in stream)
 
     def evaluation(self, indices: np.ndarray) -> Iterator[Batch]:
         """Batches of the clips `indices` in their order."""
         return batches.eval_batches(
-            self._data.recordings,
+            self.data.recordings,
             indices,
-            batch_size=self._batch_size,
-            policy=self._policy,
-            image=self._data.images,
+            batch_size=self.batch_size,
+            policy=self.policy,
+            image=self.data.images,
         )

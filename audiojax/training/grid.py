@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from etils import epath
 
+from audiojax import command, files
 from audiojax import config as configs
-from audiojax import files
 from audiojax.config import Config
 from audiojax.training import hosts, results, sweep
 from audiojax.workdir import RESULTS
@@ -26,33 +26,29 @@ def _workdirs(workdir: epath.PathLike, fields: Fields) -> dict[str, configs.Poin
 
 
 def train(config: Config, workdir: epath.PathLike, fields: Fields) -> dict[str, Any]:
-    """Trains the sweep of every point, each in a folder of its own in the workdir.
+    """Trains the sweep of every point of the fields' values.
 
-    Args:
-        config: the whole config, which each point differs from.
-        workdir: each folder in it is a workdir like any other.
-        fields: names of config fields and the values that each takes.
+    Each is in a folder of its own in the workdir, which is a workdir like any other.
 
     Returns:
         What `sweep.json` holds: each point's `values`, `workdir` and `summary`.
 
     Raises:
-        InputError: for a field that the config has not, and as `sweep.train`; what
-            the config of any point tells, before the first is trained.
+        InputError: for a field that the config has not, and as `sweep.train`; as
+            `sweep.check` of any point before the first is trained.
     """
-    points = _workdirs(workdir, fields)
-    at = {folder: configs.at(config, point) for folder, point in points.items()}
-    for changed in at.values():
-        sweep.check(changed)
+    points = _workdirs(workdir, fields).items()
+    at = {folder: configs.at(config, point) for folder, point in points}
+    for folder, changed in at.items():
+        sweep.check(changed, folder)
     # Runs that other processes hold are waited for when nothing else is left to do.
     for wait in (False, True):
-        for folder in points:
-            if sweep.is_done(at[folder], folder):
-                continue
-            sweep.train(at[folder], folder, wait=wait)
-            # The next point has other programs; see `program.MOST_PROGRAMS`.
-            jax.clear_caches()
-            _write(workdir, fields)
+        for folder, changed in at.items():
+            if not sweep.is_done(changed, folder):
+                sweep.train(changed, folder, wait=wait)
+                # The next point has other programs; see `program.MOST_PROGRAMS`.
+                jax.clear_caches()
+                _write(workdir, fields)
     return _write(workdir, fields)
 
 
@@ -73,12 +69,6 @@ def evaluate(config: Config, workdir: epath.PathLike, fields: Fields) -> dict[st
         found = sweep.evaluate(configs.at(config, point), folder)
         results.check_same(found, folder)
     return collect(workdir, fields)
-
-
-MODES: dict[str, Callable[[Config, epath.PathLike, Fields], dict[str, Any]]] = {
-    "train": train,
-    "evaluate": evaluate,
-}
 
 
 def collect(workdir: epath.PathLike, fields: Fields) -> dict[str, Any]:
@@ -104,8 +94,4 @@ def table(collected: Mapping[str, Any]) -> str:
             else:
                 cells.append(f"{spread['mean']:.2%} ± {spread['std']:.2%}")
         rows.append(cells)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
+    return command.columns(rows)

@@ -34,11 +34,7 @@ class Hosts:
         return self.index == 0
 
     def broadcast(self, decide: Callable[[], Any]) -> Any:
-        """What `decide` gives in the first process, in every process.
-
-        Args:
-            decide: gives a value that JSON can hold; called by the first one only.
-        """
+        """What `decide`, called in the first process alone, gives: what JSON holds."""
         if self.count == 1:
             return decide()
         text = json.dumps(decide()).encode() if self.first else b""
@@ -48,11 +44,7 @@ class Hosts:
         return json.loads(np.asarray(received, np.uint8).tobytes())
 
     def copy(self, tree: Any) -> Any:
-        """The first process's arrays, in every process, as NumPy arrays.
-
-        Args:
-            tree: arrays; the others give some of the same shapes and types.
-        """
+        """The first process's arrays; the others give some of like shape and type."""
         if self.count == 1:
             return tree
         return jax.device_get(multihost_utils.broadcast_one_to_all(tree))
@@ -62,21 +54,15 @@ class Hosts:
         return np.array_split(values, self.count)[self.index]
 
     def gather(self, part: np.ndarray, size: int) -> np.ndarray:
-        """All processes' parts, as `share` made them, one after the other.
-
-        Args:
-            part: this process's.
-            size: N, the length of the whole.
-        """
+        """All processes' parts of [size, ...], as `share` made them, one by one."""
         if self.count == 1:
             return part
         lengths = [len(x) for x in np.array_split(np.empty(size), self.count)]
         padded = np.zeros((max(lengths), *part.shape[1:]), part.dtype)
         padded[: len(part)] = part
         everything = np.asarray(multihost_utils.process_allgather(padded))
-        return np.concatenate(
-            [rows[:n] for rows, n in zip(everything, lengths, strict=True)]
-        )
+        real = [rows[:n] for rows, n in zip(everything, lengths, strict=True)]
+        return np.concatenate(real)
 
     def largest(self, number: int) -> Any:
         """The largest of all processes' numbers, to be read later.
@@ -108,11 +94,8 @@ def connect(
 ) -> None:
     """Joins the processes of a job, before anything is computed.
 
-    Args:
-        coordinator: HOST:PORT of the first process. On Cloud TPU and under Slurm this
-            and the others are found out if they are None.
-        num_processes: how many there are.
-        process_id: this one's number, from 0.
+    The coordinator is HOST:PORT of the first process; the number of this one is from 0.
+    On Cloud TPU and under Slurm what is None is found out.
 
     Raises:
         InputError: if they don't find each other.
@@ -121,9 +104,7 @@ def connect(
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            coordinator,
-            num_processes,
-            process_id,
+            *(coordinator, num_processes, process_id),
             # Where each process has runs of its own, the first may long be done.
             shutdown_timeout_seconds=24 * 3600,
         )

@@ -6,23 +6,25 @@ import collections
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from tqdm import tqdm
 
-from audiojax.classifier import Variables
+from audiojax.datasets.parts import Split
 from audiojax.errors import InputError, Interrupted
-from audiojax.task import Task
 from audiojax.training import steps
+from audiojax.training.checkpoints import Checkpoints
+from audiojax.training.evaluate import Evaluator
 from audiojax.training.feed import Batch
-from audiojax.training.hosts import Hosts
 from audiojax.training.program import Program
-from audiojax.training.progress import Scalars
-from audiojax.training.runs import ActiveRun, Diverged
+from audiojax.training.progress import Progress, Scalars
 from audiojax.training.signals import StopSignals
+from audiojax.training.steps import TrainState
+from audiojax.workdir import Run
 
 logger = logging.getLogger(__name__)
 
@@ -55,18 +57,54 @@ class LoopSettings:
     tensorboard: bool
 
     def __post_init__(self):
-        least = {
-            "epochs": 1,
-            "batch_size": 1,
-            "evaluate_every_epochs": 0,
-            "checkpoint_seconds": 0,
-            "max_skipped_in_a_row": 1,
-        }
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise InputError(
-                    f"config.{name} is {getattr(self, name)}; give at least {smallest}"
-                )
+        from_one = ("epochs", "batch_size", "max_skipped_in_a_row")
+        for name in (*from_one, "evaluate_every_epochs", "checkpoint_seconds"):
+            value, least = getattr(self, name), int(name in from_one)
+            if value < least:
+                raise InputError(f"config.{name} is {value}; give at least {least}")
+
+
+def keys(run: Run) -> jax.Array:
+    """Two keys: of what is drawn at the beginning, and of the steps.
+
+    The order of the clips has a stream of its own.
+    """
+    return jax.random.split(jax.random.key(run.seed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Diverged:
+    """Why a run was given up: what was found and what to do."""
+
+    message: str
+
+
+@dataclasses.dataclass
+class ActiveRun:
+    """One of the runs that train side by side.
+
+    Attributes:
+        run: which.
+        folder: the run's, absolute.
+        split: its clips.
+        state: where it begins, on the host.
+        progress: of its epoch.
+        checkpoints: None in processes that write nothing.
+        diverged: why it was given up, if it was.
+    """
+
+    run: Run
+    folder: epath.Path
+    split: Split
+    state: TrainState
+    progress: Progress
+    checkpoints: Checkpoints | None
+    diverged: Diverged | None = None
+
+    @property
+    def step(self) -> int:
+        """Batches seen at the beginning."""
+        return int(self.state.step)
 
 
 class Loop:
@@ -76,59 +114,41 @@ class Loop:
         self,
         program: Program,
         runs: list[ActiveRun],
-        *,
         settings: LoopSettings,
-        hosts: Hosts,
+        evaluator: Evaluator,
         signals: StopSignals,
-        read: Callable[[ActiveRun, int, int], Iterable[Batch]],
-        score: Callable[[Variables, np.ndarray], dict[str, Any]],
-        task: Task,
     ):
-        """Puts the runs' states on their devices.
+        """Puts the states of runs of the same step on their devices.
 
-        Args:
-            program: made for as many.
-            runs: of the same step.
-            settings: how long, and what how often.
-            hosts: the processes that share each run.
-            signals: asked after every step.
-            read: run, epoch, first batch -> this process's rows of the batches.
-            score: variables, clip numbers -> scores.
-            task: that tells better scores from worse.
+        The evaluator scores them, and its feed gives their batches; the signals are
+        asked after every step.
         """
         self.program, self.runs, self.settings = program, runs, settings
-        self.hosts, self.signals = hosts, signals
-        self._read, self._score = read, score
-        self._task = task
+        self._evaluator, self._signals = evaluator, signals
+        self._hosts = evaluator.feed.hosts
         self.step = runs[0].step
         self.state = program.spread.join([active.state for active in runs])
-        self._keys = program.spread.join([active.key for active in runs])
-        self._begun = time.monotonic()
+        self._keys = program.spread.join([keys(active.run)[1] for active in runs])
+        self._begun = self._saved_at = time.monotonic()
         self._seconds_before = [active.progress.seconds for active in runs]
-        self._saved_at = time.monotonic()
-        self._pending: collections.deque[tuple[steps.Metrics, Any]] = (
-            collections.deque()
-        )
+        self._pending = collections.deque[tuple[steps.Metrics, Any]]()
         self._signum = 0
 
     def __enter__(self) -> Loop:
+        events = self.settings.tensorboard
         self._scalars = [
-            Scalars(
-                active.folder,
-                last_step=self.step,
-                tensorboard=self.settings.tensorboard,
-            )
+            Scalars(active.folder, last_step=self.step, tensorboard=events)
             for active in self.runs
-            if self.hosts.first
+            if self._hosts.first
         ]
-        names = [active.run.name for active in self.runs]
+        first, others = self.runs[0].run.name, len(self.runs) - 1
         self._bar = tqdm(
             total=self.settings.epochs * self._epoch_clips,
             initial=self._clips_seen,
-            desc=names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1}",
+            desc=f"{first} and {others}" if others else first,
             unit=" clips",
             # Where no one watches, the lines of each epoch are enough.
-            disable=None if self.hosts.first else True,
+            disable=None if self._hosts.first else True,
         )
         return self
 
@@ -161,24 +181,26 @@ class Loop:
                 return
 
     def _batches(self) -> Iterator[tuple[Batch, ...]]:
-        """Every active's next batch, to the end of the training.
+        """Every run's next batch, to the end of the training.
 
         An epoch is opened before the last step of the one before, because opening it
         takes longer than a step of a fast device.
         """
+        read = self._evaluator.feed.train
+
+        def opened(epoch: int, start: int) -> list[Iterable[Batch]]:
+            return [read(x.run.fold, x.run.seed, epoch, start) for x in self.runs]
+
         steps_per_epoch, epochs = self.program.steps_per_epoch, self.settings.epochs
         epoch, start = divmod(self.step, steps_per_epoch)
-        streams = self._open(epoch, start) if epoch < epochs else []
+        streams = opened(epoch, start) if epoch < epochs else []
         while streams:
             following: list[Iterable[Batch]] = []
             for place, parts in enumerate(zip(*streams, strict=True), start + 1):
                 if place == steps_per_epoch and epoch + 1 < epochs:
-                    following = self._open(epoch + 1, 0)
+                    following = opened(epoch + 1, 0)
                 yield parts
             streams, epoch, start = following, epoch + 1, 0
-
-    def _open(self, epoch: int, start: int) -> list[Iterable[Batch]]:
-        return [self._read(active, epoch, start) for active in self.runs]
 
     def _advance(self, parts: Sequence[dict[str, np.ndarray]]) -> None:
         """One step, and what is due after it."""
@@ -186,20 +208,20 @@ class Loop:
             self.state, self.program.spread.batch(parts), self._keys
         )
         self.step += 1
-        self._pending.append((metrics, self.hosts.largest(self.signals.signum)))
+        self._pending.append((metrics, self._hosts.largest(self._signals.signum)))
         self._settle(STEPS_AHEAD)
         self._bar.update(sum(int(part["mask"].sum()) for part in parts))
         self._give_up_diverged()
         if self.step % self.program.steps_per_epoch == 0:
             self._settle(0)
             self._end_epoch()
-        if self.hosts.count == 1:
-            self._signum = self.signals.signum
+        if self._hosts.count == 1:
+            self._signum = self._signals.signum
         if self._signum:
             self._save(wait=True)
             raise Interrupted(self._signum)
         due = time.monotonic() - self._saved_at > self.settings.checkpoint_seconds
-        if due or self.step == self.program.num_steps:
+        if due or self.step == self.settings.epochs * self.program.steps_per_epoch:
             self._save()
 
     def _settle(self, ahead: int) -> None:
@@ -217,13 +239,11 @@ class Loop:
         seconds = time.monotonic() - self._begun
         for i, active in self._training:
             active.progress.seconds = self._seconds_before[i] + seconds
-            if active.checkpoints is None:
-                continue
-            # The next step may write into the memory that these arrays are in.
-            state = jax.tree.map(np.array, self.program.spread.part(self.state, i))
-            active.checkpoints.save(
-                self.step, state, dataclasses.asdict(active.progress)
-            )
+            if active.checkpoints is not None:
+                # The next step may write into the memory that these arrays are in.
+                state = jax.tree.map(np.array, self.program.spread.part(self.state, i))
+                progress = dataclasses.asdict(active.progress)
+                active.checkpoints.save(self.step, state, progress)
         for _, active in self._training:
             if wait and active.checkpoints is not None:
                 active.checkpoints.wait()
@@ -236,57 +256,55 @@ class Loop:
             for _, active in self._training
             if active.progress.skipped_in_a_row >= limit
         ]
-        if not diverged:
-            return
-        self._save()
+        if diverged:
+            self._save()
         for active in diverged:
             active.diverged = Diverged(
-                active.run,
                 f"{active.run.name} diverged: the loss or a gradient was not finite in "
                 f"{active.progress.skipped_in_a_row} steps in a row up to step "
                 f"{self.step}; the last good parameters are in its checkpoint; lower "
-                "config.optimizer.learning_rate and use another --workdir",
+                "config.optimizer.learning_rate and use another --workdir"
             )
 
     def _end_epoch(self) -> None:
         epoch = self.step // self.program.steps_per_epoch
         rate = np.asarray(self.program.learning_rate(self.step - 1)).item()
         every = self.settings.evaluate_every_epochs
-        scored = every and (epoch % every == 0 or epoch == self.settings.epochs)
+        due = every and (epoch % every == 0 or epoch == self.settings.epochs)
         better = np.zeros(len(self.runs), bool)
         for i, active in self._training:
             means = active.progress.means()
             values = {f"train_{name}": value for name, value in means.items()}
             values["learning_rate"] = rate
-            if scored:
-                variables = self.program.spread.part(self.state.variables, i)
-                if len(active.split.validation):
-                    found = self._score(variables, active.split.validation)
-                    better[i] = active.progress.is_best(found, self._task)
-                    if better[i]:
-                        active.progress.best = {"epoch": epoch, "validation": found}
-                    values |= self._named("validation", found)
-                values |= self._named("test", self._score(variables, active.split.test))
-            self._report(i, active, epoch, values)
+            if due:
+                better[i] = self._evaluate(i, active, epoch, values)
+            if self._hosts.first:
+                self._scalars[i].write(self.step, values)
+                text = "  ".join(f"{name} {x:.4g}" for name, x in values.items())
+                place = f"{active.run.name} epoch {epoch}/{self.settings.epochs}"
+                self._bar.clear()
+                logger.info("%s  %s", place, text)
             active.progress.next_epoch()
         if better.any():
             self.state = steps.keep_best(
                 self.state, self.program.spread.join(list(better))
             )
 
-    def _named(self, part: str, scored: dict[str, Any]) -> dict[str, float]:
-        names = (self._task.metric, "loss")
-        return {f"{part}_{name}": scored[name] for name in names}
-
-    def _report(
+    def _evaluate(
         self, i: int, active: ActiveRun, epoch: int, values: dict[str, float]
-    ) -> None:
-        if not self.hosts.first:
-            return
-        self._scalars[i].write(self.step, values)
-        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self._bar.clear()
-        logger.info(
-            "%s epoch %d/%d  %s",
-            *(active.run.name, epoch, self.settings.epochs, text),
-        )
+    ) -> bool:
+        """Adds a run's scores to the values; whether the epoch is its best so far."""
+        variables = self.program.spread.part(self.state.variables, i)
+        score, task = self._evaluator.scores, self._evaluator.task
+        found = {}
+        if len(active.split.validation):
+            found["validation"] = score(variables, active.split.validation)
+        found["test"] = score(variables, active.split.test)
+        for part, scores in found.items():
+            values |= {f"{part}_{name}": scores[name] for name in (task.metric, "loss")}
+        if "validation" not in found:
+            return False
+        better = active.progress.is_best(found["validation"], task)
+        if better:
+            active.progress.best = {"epoch": epoch, "validation": found["validation"]}
+        return better

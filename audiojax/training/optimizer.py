@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import optax
 
-from audiojax.errors import InputError
+from audiojax.errors import InputError, check_choice
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "step", "cosine")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +49,7 @@ def learning_rate(recipe: Recipe, steps_per_epoch: int, epochs: int) -> optax.Sc
         InputError: for an unknown schedule, steps of no epoch, or a warm-up as long
             as the whole training.
     """
+    check_choice("config.optimizer.schedule", recipe.schedule, SCHEDULES)
     peak, total = recipe.learning_rate, epochs * steps_per_epoch
     if recipe.schedule == "constant":
         return optax.constant_schedule(peak)
@@ -55,31 +60,21 @@ def learning_rate(recipe: Recipe, steps_per_epoch: int, epochs: int) -> optax.Sc
             )
         every = recipe.step_epochs * steps_per_epoch
         steps = range(every, total, every)
-        return optax.piecewise_constant_schedule(
-            peak, dict.fromkeys(steps, recipe.step_factor)
+        factors = dict.fromkeys(steps, recipe.step_factor)
+        return optax.piecewise_constant_schedule(peak, factors)
+    warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    if warmup >= total:
+        raise InputError(
+            f"config.optimizer.warmup_epochs is {recipe.warmup_epochs}, but the "
+            f"whole training has {epochs} epochs; warm up for fewer"
         )
-    if recipe.schedule == "cosine":
-        warmup = round(recipe.warmup_epochs * steps_per_epoch)
-        if warmup >= total:
-            raise InputError(
-                f"config.optimizer.warmup_epochs is {recipe.warmup_epochs}, but the "
-                f"whole training has {epochs} epochs; warm up for fewer"
-            )
-        return optax.warmup_cosine_decay_schedule(
-            init_value=peak / 25,
-            peak_value=peak,
-            warmup_steps=warmup,
-            decay_steps=total,
-            end_value=peak / 1000,
-        )
-    raise InputError(
-        f"config.optimizer.schedule is {recipe.schedule!r}; choose constant, step or "
-        "cosine"
+    return optax.warmup_cosine_decay_schedule(
+        init_value=peak / 25,
+        peak_value=peak,
+        warmup_steps=warmup,
+        decay_steps=total,
+        end_value=peak / 1000,
     )
-
-
-def _kernels(params: optax.Params) -> optax.Params:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def create(
@@ -90,16 +85,11 @@ def create(
     Raises:
         InputError: for an unknown optimizer, or as `learning_rate`.
     """
+    check_choice("config.optimizer.name", recipe.name, OPTIMIZERS)
     rate = learning_rate(recipe, steps_per_epoch, epochs)
     decay = recipe.weight_decay
-    if recipe.name == "adam":
-        return optax.chain(optax.add_decayed_weights(decay), optax.adam(rate))
     if recipe.name == "adamw":
-        return optax.adamw(rate, weight_decay=decay, mask=_kernels)
-    if recipe.name == "sgd":
-        return optax.chain(
-            optax.add_decayed_weights(decay), optax.sgd(rate, momentum=0.9)
-        )
-    raise InputError(
-        f"config.optimizer.name is {recipe.name!r}; choose adam, adamw or sgd"
-    )
+        kernels = functools.partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
+        return optax.adamw(rate, weight_decay=decay, mask=kernels)
+    scaled = {"adam": optax.adam(rate), "sgd": optax.sgd(rate, momentum=0.9)}
+    return optax.chain(optax.add_decayed_weights(decay), scaled[recipe.name])

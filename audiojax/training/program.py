@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -28,9 +29,7 @@ def batch_devices(batch_size: int, devices: Sequence[Any]) -> list[Any]:
     if count < len(devices):
         logger.warning(
             "a batch of %d can be shared by %d of the %d devices; the others idle",
-            batch_size,
-            count,
-            len(devices),
+            *(batch_size, count, len(devices)),
         )
     return list(devices[:count])
 
@@ -39,21 +38,15 @@ class DataParallel:
     """One run at a time, over all devices of all processes that share it.
 
     Attributes:
-        devices: those of this process that take part.
         axis_name: the axis that shares a batch.
     """
 
     axis_name = steps.AXIS
 
     def __init__(self, devices: Sequence[Any], everywhere: bool = False):
-        """Compiles nothing yet.
-
-        Args:
-            devices: those of this process.
-            everywhere: whether all devices of all processes take part.
-        """
-        self.devices = list(devices)
-        self._mapped = None if everywhere else self.devices
+        """Takes these devices of this process, and everywhere all of all others."""
+        self._num_devices = len(devices)
+        self._mapped = None if everywhere else devices
 
     def compiled(self, step: Callable) -> Callable[..., Any]:
         """The training step for what the methods below give."""
@@ -64,15 +57,14 @@ class DataParallel:
         (tree,) = trees
         return tree
 
-    def part(self, tree: Any, i: int) -> Any:
+    def part(self, tree: Any, _i: int) -> Any:
         """Of joined states or metrics those of run `i`: here of the only one."""
-        del i
         return tree
 
     def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
         """The next batch of every run: here of one, a share for each device."""
         (batch,) = batches
-        return steps.shard(batch, len(self.devices))
+        return steps.shard(batch, self._num_devices)
 
 
 class SeedParallel:
@@ -84,15 +76,15 @@ class SeedParallel:
     axis_name = None
 
     def __init__(self, devices: Sequence[Any]):
-        self.devices = list(devices)
+        self._devices = devices
 
     def compiled(self, step: Callable) -> Callable[..., Any]:
-        """The training step for what the methods below give."""
-        return steps.seed_parallel(step, self.devices)
+        """See `DataParallel`."""
+        return steps.seed_parallel(step, self._devices)
 
     def join(self, trees: Sequence[Any]) -> Any:
         """States, or keys, with a leading axis of runs."""
-        return steps.stack(trees)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
     def part(self, tree: Any, i: int) -> Any:
         """Of joined states or metrics those of run `i`, read from its device."""
@@ -113,69 +105,54 @@ class Program:
     Attributes:
         spread: how the runs are laid over the devices.
         steps_per_epoch: batches of an epoch.
-        num_steps: batches of the whole training.
         learning_rate: by step.
         train_step: states, batches, keys -> states, metrics, joined by `spread`.
     """
 
     spread: Spread
     steps_per_epoch: int
-    num_steps: int
     learning_rate: optax.Schedule
     train_step: Any
 
 
+@dataclasses.dataclass(frozen=True)
 class Programs:
-    """The programs of a training, each compiled once; the last few are kept."""
+    """The programs of a training, each compiled once; the last few are kept.
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        recipe: optimizer.Recipe,
-        changes: Changes,
-        trainable: Collection[str],
-        *,
-        epochs: int,
-        spread: Callable[[int], Spread],
-    ):
-        """Compiles nothing yet.
+    Attributes:
+        classifier: what is trained.
+        recipe: how.
+        changes: what is done to each batch.
+        trainable: names of the stages that train.
+        epochs: in all.
+        spread: for a number of runs side by side, how they are laid over devices.
+        kept: by numbers of runs and of steps in an epoch.
+    """
 
-        Args:
-            classifier: what is trained.
-            recipe: how.
-            changes: what is done to each batch.
-            trainable: names of the stages that train.
-            epochs: in all.
-            spread: for a number of runs side by side, how they are laid over devices.
-        """
-        self._classifier, self._recipe = classifier, recipe
-        self._changes, self._trainable = changes, trainable
-        self._epochs, self._spread = epochs, spread
-        self.kept: dict[tuple[int, int], Program] = {}
+    classifier: Classifier
+    recipe: optimizer.Recipe
+    changes: Changes
+    trainable: Collection[str]
+    epochs: int
+    spread: Callable[[int], Spread]
+    kept: dict[tuple[int, int], Program] = dataclasses.field(default_factory=dict)
 
     def get(self, num_runs: int, steps_per_epoch: int) -> Program:
         """The program for a number of runs side by side and of steps in an epoch."""
         key = num_runs, steps_per_epoch
-        if key not in self.kept:
-            if len(self.kept) == MOST_PROGRAMS:
-                self.kept.clear()
-                jax.clear_caches()
-            self.kept[key] = self._build(num_runs, steps_per_epoch)
-        return self.kept[key]
-
-    def _build(self, num_runs: int, steps_per_epoch: int) -> Program:
-        spread, schedule = self._spread(num_runs), (steps_per_epoch, self._epochs)
+        if key in self.kept:
+            return self.kept[key]
+        if len(self.kept) == MOST_PROGRAMS:
+            self.kept.clear()
+            jax.clear_caches()
+        spread, schedule = self.spread(num_runs), (steps_per_epoch, self.epochs)
         step = steps.make_train_step(
-            self._classifier,
-            optimizer.create(self._recipe, *schedule),
+            self.classifier,
+            optimizer.create(self.recipe, *schedule),
             spread.axis_name,
-            self._changes,
-            self._trainable,
+            self.changes,
+            self.trainable,
         )
-        return Program(
-            spread=spread,
-            steps_per_epoch=steps_per_epoch,
-            num_steps=self._epochs * steps_per_epoch,
-            learning_rate=optimizer.learning_rate(self._recipe, *schedule),
-            train_step=spread.compiled(step),
-        )
+        rate = optimizer.learning_rate(self.recipe, *schedule)
+        self.kept[key] = Program(spread, steps_per_epoch, rate, spread.compiled(step))
+        return self.kept[key]

@@ -51,30 +51,22 @@ class Progress:
 
     def means(self) -> dict[str, float]:
         """Mean loss and accuracy so far; nothing before the first clip."""
-        if not self.count:
-            return {}
-        return {
-            "loss": self.loss_sum / self.count,
-            "accuracy": self.correct / self.count,
-        }
+        sums = {"loss": self.loss_sum, "accuracy": self.correct}
+        return {name: x / self.count for name, x in sums.items()} if self.count else {}
 
     def is_best(self, scored: Mapping[str, Any], task: Task) -> bool:
         """Whether these validation scores beat all before; of equal ones the first."""
-        if self.best is None:
-            return True
-        return task.rank(scored) > task.rank(self.best["validation"])
+        best = self.best
+        return best is None or task.rank(scored) > task.rank(best["validation"])
 
 
 class Scalars:
     """Appends scalars to `metrics.jsonl` and to TensorBoard's event file."""
 
     def __init__(self, run_dir: epath.Path, *, last_step: int, tensorboard: bool):
-        """Opens both, dropping what was written after `last_step`.
+        """Opens them in the run's folder to go on after `last_step`.
 
-        Args:
-            run_dir: the run's folder.
-            last_step: the step from which training goes on.
-            tensorboard: whether to write event files too.
+        What was written later is dropped. Event files are written if asked for.
         """
         self._path = run_dir / "metrics.jsonl"
         lines = self._path.read_text().splitlines() if self._path.exists() else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -13,13 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from flax import traverse_util
 
-from audiojax import files, task
+from audiojax import command, files, scores, task
 from audiojax import workdir as workdirs
 from audiojax.config import Config
 from audiojax.datasets import Info
 from audiojax.errors import InputError
-from audiojax.workdir import Predictions
+from audiojax.workdir import Entry, Predictions, Run
 
 # What may change when a sweep goes on: more runs, and where and how they are made.
 MAY_CHANGE = (
@@ -32,18 +34,8 @@ MAY_CHANGE = (
     "checkpoint_seconds",
     "tensorboard",
 )
+_ENTRIES = f"fold*-seed*/{workdirs.RESULT}"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config as {"model.name": value}, tuples as lists as in JSON."""
-    fields: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            fields |= flat(value, f"{prefix}{name}.")
-        else:
-            fields[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return fields
 
 
 def plain(config: Config) -> dict[str, Any]:
@@ -52,17 +44,11 @@ def plain(config: Config) -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
+    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        return subprocess.check_output(asked, stderr=subprocess.DEVNULL).decode()[:-1]
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
 
 
 def check_config(config: Config, workdir: epath.Path) -> None:
@@ -75,7 +61,10 @@ def check_config(config: Config, workdir: epath.Path) -> None:
     # A config that no run was begun with binds nobody.
     if not path.exists() or not any(workdir.glob("fold*-seed*")):
         return
-    ours, theirs = flat(plain(config)), flat(files.read_json(path)["config"])
+    ours, theirs = (
+        traverse_util.flatten_dict(fields, sep=".")
+        for fields in (plain(config), files.read_json(path)["config"])
+    )
     differ = [
         f"config.{name}: there {theirs.get(name)!r}, here {ours.get(name)!r}"
         for name in sorted(set(ours) | set(theirs))
@@ -106,104 +95,83 @@ def describe(config: Config) -> dict[str, Any]:
 def summarize(
     config: Config,
     info: Info,
-    runs: Sequence[dict[str, Any]],
+    entries: Sequence[Entry],
     predictions: Sequence[Predictions],
 ) -> dict[str, Any]:
-    """The content of `results.json`.
-
-    Args:
-        config: the whole config.
-        info: the data set's.
-        runs: an entry for each finished run.
-        predictions: those of each run, in the same order.
+    """The content of `results.json`, of finished runs and the predictions of each.
 
     Returns:
         What was noticed in the data (`report`), such as files that were skipped, and
-        `runs` as given. For each fold, of the accuracy (or the mAP, see `metric`) at
-        the last epoch: mean
-        (`single`) and standard deviation (`single_std`) over its seeds, that of their
-        averaged logits (`ensemble`), and what averaging gains; with a validation
-        split, `best` is the mean at each seed's best epoch. Mean and standard
-        deviation of each over the folds.
+        the entries as `runs`. For each fold, of the accuracy (or the mAP, see `metric`)
+        at the last epoch: mean (`single`) and standard deviation (`single_std`) over
+        its seeds, that of their averaged logits (`ensemble`), and what averaging gains;
+        with a validation split, `best` is the mean at each seed's best epoch. Mean and
+        standard deviation of each over the folds.
     """
-    folds = []
-    for fold in sorted({run["fold"] for run in runs}):
-        members = [
-            (run, predicted)
-            for run, predicted in zip(runs, predictions, strict=True)
-            if run["fold"] == fold
-        ]
-        run, first = members[0]
+    metric, folds = info.task.metric, []
+    pairs = list(zip(entries, predictions, strict=True))
+    for fold in sorted({entry.run.fold for entry in entries}):
+        members = [(entry, found) for entry, found in pairs if entry.run.fold == fold]
+        one, first = members[0]
         joined = [
-            workdirs.aligned(predicted, other["name"], first, run["name"])
-            for other, predicted in members
+            workdirs.aligned(found, entry.run.name, first, one.run.name)
+            for entry, found in members
         ]
-        scored = info.task.scores(task.average(joined), first.label)
-        metric = info.task.metric
-        ensemble = scored[metric]
-        final = [run["final"][metric] for run, _ in members]
-        best = [run["best"][metric] for run, _ in members if "best" in run]
-        folds.append(
-            {
-                "fold": fold,
-                "seeds": [run["seed"] for run, _ in members],
-                "single": float(np.mean(final)),
-                "single_std": float(np.std(final)),
-                "ensemble": ensemble,
-                "gain": ensemble - float(np.mean(final)),
-            }
-            | ({"best": float(np.mean(best))} if best else {})
-        )
+        final = [entry.final[metric] for entry, _ in members]
+        best = [entry.best[metric] for entry, _ in members if entry.best]
+        found = scores.of_average(final, task.average(joined), first.label, info.task)
+        row = {
+            "fold": fold,
+            "seeds": [entry.run.seed for entry, _ in members],
+            "single": found["single"],
+            "single_std": float(np.std(final)),
+            "ensemble": found["ensemble"],
+            "gain": found["gain"],
+        }
+        folds.append(row | ({"best": float(np.mean(best))} if best else {}))
     return {
         "classes": list(info.classes),
         "report": dict(info.report),
         "config": plain(config),
         "task": info.task.name,
-        "metric": info.task.metric,
-        "runs": list(runs),
+        "metric": metric,
+        "runs": [entry.to_json() for entry in entries],
         "folds": folds,
-        "summary": {
-            kind: task.spread([fold[kind] for fold in folds])
-            for kind in ("single", "ensemble", "gain", "best")
-            if folds and kind in folds[0]
-        },
+        "summary": scores.over_folds(folds, ("single", "ensemble", "gain", "best")),
     }
 
 
-def finished(workdir: epath.Path) -> list[dict[str, Any]]:
-    """The entries of all runs in the workdir that are done."""
-    entries = map(files.read_json, _entry_files(workdir))
-    return sorted(entries, key=lambda entry: (entry["fold"], entry["seed"]))
+def finished(workdir: epath.Path) -> list[Entry]:
+    """The entries of all runs in the workdir that are done, by fold and seed."""
+    entries = map(Entry.from_json, map(files.read_json, workdir.glob(_ENTRIES)))
+    return sorted(entries, key=lambda entry: entry.run)
 
 
-def _entry_files(workdir: epath.Path) -> list[epath.Path]:
-    return list(workdir.glob(f"fold*-seed*/{workdirs.RESULT}"))
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """`results.json` of a sweep's workdir, which is renewed after every run."""
 
+    config: Config
+    info: Info
+    workdir: epath.Path
+    # A sweep reads each run's once.
+    _known: dict[Run, Predictions] = dataclasses.field(default_factory=dict)
 
-def write(
-    config: Config, info: Info, workdir: epath.Path, known: dict[str, Predictions]
-) -> dict[str, Any]:
-    """Writes `results.json` of all runs that are done, and gives its content.
-
-    Args:
-        config: the whole config.
-        info: the data set's.
-        workdir: the sweep's.
-        known: predictions of runs by their names; what is not in it is read and added,
-            so that a sweep reads each run's once.
-    """
-    while True:
-        entries = finished(workdir)
-        for name in (entry["name"] for entry in entries):
-            if name not in known:
-                path = workdir / name / workdirs.TEST
-                known[name] = workdirs.read_predictions(path, info.num_classes)
-        predictions = [known[entry["name"]] for entry in entries]
-        results = summarize(config, info, entries, predictions)
-        files.write_json(workdir / workdirs.RESULTS, results)
-        # Another process may have finished a run meanwhile, and have written first.
-        if len(_entry_files(workdir)) == len(entries):
-            return results
+    def write(self) -> dict[str, Any]:
+        """Writes it of all runs that are done, and gives its content."""
+        while True:
+            entries = finished(self.workdir)
+            for run in (entry.run for entry in entries):
+                if run not in self._known:
+                    path = self.workdir / run.name / workdirs.TEST
+                    found = workdirs.read_predictions(path, self.info.num_classes)
+                    self._known[run] = found
+            predictions = [self._known[entry.run] for entry in entries]
+            results = summarize(self.config, self.info, entries, predictions)
+            files.write_json(self.workdir / workdirs.RESULTS, results)
+            # Another process may have finished a run meanwhile, and written first.
+            if len(list(self.workdir.glob(_ENTRIES))) == len(entries):
+                return results
 
 
 def check_same(results: Mapping[str, Any], workdir: epath.PathLike) -> None:
@@ -223,19 +191,14 @@ def check_same(results: Mapping[str, Any], workdir: epath.PathLike) -> None:
 
 def table(results: Mapping[str, Any]) -> str:
     """Folds and their mean as lines of text."""
-    kinds = [
-        kind for kind in ("single", "best", "ensemble") if kind in results["summary"]
-    ]
-    rows = [(str(fold["fold"]), fold) for fold in results["folds"]]
+    folds, summary = results["folds"], results["summary"]
+    kinds = [kind for kind in ("single", "best", "ensemble") if kind in summary]
+    rows = {str(fold["fold"]): fold for fold in folds}
     for name in ("mean", "std"):
-        values = {kind: results["summary"][kind][name] for kind in kinds}
-        rows.append((name, values))
-    lines = [f"{'fold':>6}" + "".join(f"  {kind:>8}" for kind in kinds)]
-    for name, values in rows:
-        cells = "".join(f"  {values[kind]:>8.2%}" for kind in kinds)
-        lines.append(f"{name:>6}{cells}")
-    if any(len(fold["seeds"]) > 1 for fold in results["folds"]):
-        gain = results["summary"]["gain"]["mean"]
+        rows[name] = {kind: summary[kind][name] for kind in kinds}
+    cells = [[name, *(f"{row[k]:.2%}" for k in kinds)] for name, row in rows.items()]
+    lines = [command.columns([["fold", *kinds], *cells])]
+    if any(len(fold["seeds"]) > 1 for fold in folds):
+        gain = summary["gain"]["mean"]
         lines.append(f"averaging the logits of a fold's seeds gains {gain:+.2%}")
-    lines.append(f"{results['metric']} on the test folds, last epoch")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"{results['metric']} on the test folds, last epoch"])

@@ -19,6 +19,7 @@ from audiojax.errors import InputError
 from audiojax.models.layers import row_keys
 
 AXIS = "batch"
+VARIABLES = ("params", "batch_stats", "input")
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
@@ -51,11 +52,7 @@ class TrainState(struct.PyTreeNode):
     @property
     def variables(self) -> Variables:
         """What `Classifier.logits` takes."""
-        return {
-            "params": self.params,
-            "batch_stats": self.batch_stats,
-            "input": self.input,
-        }
+        return {name: getattr(self, name) for name in VARIABLES}
 
 
 def create_state(
@@ -65,28 +62,18 @@ def create_state(
     trained: Any = None,
     pick_best: bool = False,
 ) -> TrainState:
-    """The state before the first step.
+    """The state before the first step, with room for the best epoch where it is picked.
 
-    Args:
-        variables: the classifier's.
-        optimizer: whose state it holds.
-        trained: the part of the parameters that trains, as `models.split_params` gives
-            it; None for all.
-        pick_best: whether it has room for the variables of the best epoch.
+    What trains is the part of the parameters that `models.split_params` gives, or all.
     """
-
     # One zero a field: a donated buffer may not be given twice.
-    def zero() -> jax.Array:
-        return jnp.zeros((), jnp.int32)
-
+    step, skipped, in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))
     return TrainState(
-        step=zero(),
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        input=variables["input"],
+        **{name: variables[name] for name in VARIABLES},
+        step=step,
         opt_state=optimizer.init(variables["params"] if trained is None else trained),
-        skipped=zero(),
-        skipped_in_a_row=zero(),
+        skipped=skipped,
+        skipped_in_a_row=in_a_row,
         best=jax.tree.map(jnp.copy, variables) if pick_best else None,
     )
 
@@ -95,9 +82,7 @@ def create_state(
 def keep_best(state: TrainState, better: jax.Array) -> TrainState:
     """Copies the variables to `best` where `better` is true.
 
-    Args:
-        state: one state, or several with a leading axis.
-        better: bool [], or [D] for several.
+    It is a bool [], or [D] for several states with a leading axis.
     """
 
     def pick(new, old):
@@ -205,20 +190,13 @@ def make_train_step(
             skipped=state.skipped + ~finite,
             skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
         )
-        metrics = {
-            "loss_sum": loss_sum,
-            "correct": correct,
-            "count": count,
-            "finite": finite,
-        }
-        return state, metrics
+        sums = {"loss_sum": loss_sum, "correct": correct, "count": count}
+        return state, sums | {"finite": finite}
 
     return train_step
 
 
-def make_eval_step(
-    classifier: Classifier,
-) -> Callable[[Variables, Batch], jax.Array]:
+def make_eval_step(classifier: Classifier) -> Callable[[Variables, Batch], jax.Array]:
     """`eval_step(variables, batch) -> logits [B, classes]`, float32."""
 
     def eval_step(variables: Variables, batch: Batch) -> jax.Array:
@@ -232,11 +210,9 @@ def data_parallel(
 ) -> Callable[..., Any]:
     """One model over all devices: each takes an equal share of the batch.
 
-    Args:
-        step: `train_step` made with `axis_name=AXIS`. State and key are the same on
-            every device and have no device axis, so a checkpoint knows nothing of
-            how many there were.
-        devices: the devices, all of this process's job by default.
+    `step` is a `train_step` made with `axis_name=AXIS`, and `devices` None are all of
+    the job. State and key are the same on every device and have no device axis, so a
+    checkpoint knows nothing of how many there were.
 
     Returns:
         `step(state, batch, key)` for batches as `shard` gives them. The state given
@@ -264,9 +240,7 @@ def seed_parallel(
 ) -> Callable[..., Any]:
     """One model a device, which never speak to each other: a seed for each.
 
-    Args:
-        step: `train_step` made with `axis_name=None`.
-        devices: the devices, as many as there are seeds.
+    `step` is a `train_step` made with `axis_name=None`.
 
     Returns:
         `step(states, batches, keys)`, each with a leading axis of seeds, as are the
@@ -285,8 +259,3 @@ def shard(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.nda
         name: value.reshape(num_devices, -1, *value.shape[1:])
         for name, value in batch.items()
     }
-
-
-def stack(trees: Sequence[Any]) -> Any:
-    """Trees of the same kind as one, with a leading axis for which of them."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

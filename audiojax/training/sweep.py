@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +16,26 @@ import jax
 import numpy as np
 from etils import epath
 
+from audiojax import catalog, checkpoint, datasets, files, locks
 from audiojax import classifier as classifiers
-from audiojax import datasets, files, locks
 from audiojax import task as tasks
 from audiojax import workdir as workdirs
 from audiojax.augment import Augment
 from audiojax.config import Config
-from audiojax.datasets import balance, checks
-from audiojax.errors import InputError
+from audiojax.datasets import balance, checks, parts
+from audiojax.errors import InputError, check_choice
 from audiojax.task import Task
-from audiojax.training import hosts, results
+from audiojax.training import hosts, results, trainer
 from audiojax.training.hosts import Hosts
-from audiojax.training.runs import Diverged
-from audiojax.training.trainer import (
-    Trainer,
-    check_stage,
-    choose_parallel,
-    create_optimizer,
-    loop_settings,
-    open_data,
-)
-from audiojax.workdir import Predictions, Run
+from audiojax.training.loop import Diverged
+from audiojax.training.results import Results
+from audiojax.training.trainer import Trainer
+from audiojax.workdir import Entry, Run
 
 logger = logging.getLogger(__name__)
 
 # How often to look whether the runs of other processes are done.
 SECONDS_BETWEEN_LOOKS = 2.0
-
-End = dict[str, Any] | Diverged
 
 
 def planned_runs(config: Config) -> list[Run]:
@@ -51,9 +44,8 @@ def planned_runs(config: Config) -> list[Run]:
     Raises:
         InputError: if there is none, or one is named twice.
     """
-    runs = [
-        Run(*pair) for pair in itertools.product(config.sweep.folds, config.sweep.seeds)
-    ]
+    pairs = itertools.product(config.sweep.folds, config.sweep.seeds)
+    runs = list(itertools.starmap(Run, pairs))
     if not runs or len(set(runs)) < len(runs):
         raise InputError(
             f"config.sweep.folds is {config.sweep.folds} and config.sweep.seeds is "
@@ -68,37 +60,79 @@ def data_settings(config: Config) -> datasets.Settings:
     Raises:
         InputError: as `datasets.Settings`.
     """
-    return datasets.Settings(
-        source_dir=config.data.source_dir,
-        data_dir=config.data.data_dir,
-        sample_rate=config.features.sample_rate,
-        seed=config.data.seed,
-        split=config.data.split,
-        num_folds=config.data.num_folds,
-        split_dir=config.data.split_dir,
-        on_bad_file=config.data.on_bad_file,
-        allow_leaks=config.data.allow_leaks,
-    )
+    names = {field.name for field in dataclasses.fields(datasets.Settings)}
+    asked = {name: value for name, value in config.data.items() if name in names}
+    return datasets.Settings(sample_rate=config.features.sample_rate, **asked)
 
 
-def check(config: Config) -> None:
-    """Checks all that the config alone tells, before data are touched.
+def check(config: Config, workdir: epath.PathLike, *, named: bool = True) -> None:
+    """Checks all that config and workdir alone tell, before data are touched.
+
+    `named` says whether the data are those that `config.data` names.
 
     Raises:
-        InputError: for the first value that can't be used.
+        InputError: for the first value that can't be used, weights that can't be had,
+            or a workdir of another config.
     """
-    planned_runs(config)
-    choose_parallel(config, 1)
-    check_stage(config.data.stage)
-    loop_settings(config)
-    create_optimizer(config)
+    trainer.check_stage(config.data.stage)
+    trainer.loop_settings(config)
+    trainer.create_optimizer(config)
     balance.check(config.data.balance)
+    parts.check_validation(config.sweep.validation)
     Augment(**config.augment)
     classifier = classifiers.create(config, ("one", "other"), tasks.of(False))
     # What the front end can't make of a clip shows only where it is traced.
     clip = (1, classifier.clip_policy.num_samples)
     jax.eval_shape(classifier.image, jax.ShapeDtypeStruct(clip, np.float32))
     data_settings(config)
+    if named:
+        check_choice("config.data.name", config.data.name, datasets.DATASETS)
+    workdir = epath.Path(workdir)
+    results.check_config(config, workdir)
+    left = _left(config, workdir)
+    _lay_out(config, len(left))
+    # A run that goes on from a checkpoint needs no weights.
+    folders = [workdir / run.name / workdirs.CHECKPOINTS for run in left]
+    begun = hosts.everyone().broadcast(
+        lambda: all(any(checkpoint.step_dirs(folder)) for folder in folders)
+    )
+    if classifier.weights is not None and not begun:
+        path, _ = catalog.locate(classifier.weights)
+        if not path.exists():
+            raise InputError(
+                f"config.model.pretrained is {str(path)!r}, and there is no such file; "
+                "give imagenet, the path of a .safetensors file, or None"
+            )
+
+
+def _left(config: Config, workdir: epath.Path) -> list[Run]:
+    """The runs of the config that are not finished."""
+    runs = planned_runs(config)
+    numbers = hosts.everyone().broadcast(
+        lambda: [i for i, run in enumerate(runs) if not _done(workdir, run)]
+    )
+    return [runs[i] for i in numbers]
+
+
+def _done(workdir: epath.Path, run: Run) -> bool:
+    return (workdir / run.name / workdirs.RESULT).exists()
+
+
+def _lay_out(config: Config, num_runs: int) -> tuple[str, Hosts]:
+    """How so many runs are trained, and the processes that share each of them.
+
+    Raises:
+        InputError: if these can't share a batch equally.
+    """
+    parallel = trainer.choose_parallel(config, num_runs)
+    # Side by side, each process of a job trains runs of its own.
+    team = Hosts() if parallel == "seed_parallel" else hosts.everyone()
+    if team.count > 1 and config.batch_size % jax.device_count():
+        raise InputError(
+            f"config.batch_size is {config.batch_size}, which {jax.device_count()} "
+            f"devices of {team.count} processes can't share equally; give a multiple"
+        )
+    return parallel, team
 
 
 def load(config: Config) -> datasets.Recordings:
@@ -118,15 +152,11 @@ def train(
     """Trains every run of the config that is not done yet.
 
     Several processes, also on several machines, may be given the same workdir: each
-    takes runs that no other one holds.
+    takes runs that no other one holds. A workdir that is given again goes on.
 
-    Args:
-        config: the whole config.
-        workdir: where everything is written; the same one again goes on.
-        recordings: instead of what `config.data` names, such as
-            `datasets.from_arrays` gives.
-        wait: whether to wait for the runs that other processes hold, and to take over
-            those whose process ends.
+    Recordings, such as `datasets.from_arrays` gives, stand for what `config.data`
+    names. `wait` says whether to wait for the runs that other processes hold, and to
+    take over those whose process ends.
 
     Returns:
         What `results.json` holds, which is renewed after every run.
@@ -137,23 +167,17 @@ def train(
         errors.Interrupted: after a signal, with everything saved.
     """
     workdir = epath.Path(workdir).resolve()
-    check(config)
-    runs = planned_runs(config)
-    results.check_config(config, workdir)
-    job, known = hosts.everyone(), {}
+    check(config, workdir, named=recordings is None)
+    job = hosts.everyone()
     with _writable(workdir) if job.first else contextlib.nullcontext():
         recordings = load(config) if recordings is None else recordings
+    table = Results(config, recordings.info, workdir)
     if job.first:
         files.write_json(workdir / workdirs.CONFIG, results.describe(config))
-        results.write(config, recordings.info, workdir, known)
-    diverged: list[Diverged] = []
-    for ends in _ends(config, recordings, workdir, runs, known, wait):
-        diverged += [end for end in ends if isinstance(end, Diverged)]
-    if diverged:
-        raise InputError("; ".join(end.message for end in diverged))
-    if not job.first:
-        return {}
-    return results.write(config, recordings.info, workdir, known)
+        table.write()
+    if diverged := _train_left(config, recordings, table, wait):
+        raise InputError("; ".join(diverged))
+    return table.write() if job.first else {}
 
 
 @contextlib.contextmanager
@@ -188,67 +212,61 @@ def _writable(workdir: epath.Path) -> Iterator[None]:
         raise
 
 
-def _ends(
-    config: Config,
-    recordings: datasets.Recordings,
-    workdir: epath.Path,
-    runs: Sequence[Run],
-    known: dict[str, Predictions],
-    wait: bool,
-) -> Iterator[list[End]]:
-    """Trains the runs, as many at once as fit; gives how each ended."""
-    job = hosts.everyone()
-    waiting = job.broadcast(
-        lambda: [i for i, r in enumerate(runs) if not _done(workdir, r)]
-    )
-    left = [runs[i] for i in waiting]
+def _train_left(
+    config: Config, recordings: datasets.Recordings, table: Results, wait: bool
+) -> list[str]:
+    """Trains the runs that are left, as many at once as fit.
+
+    Returns:
+        Why runs were given up.
+    """
+    workdir, diverged = table.workdir, []
+    left = _left(config, workdir)
     if not left:
-        return
-    parallel = choose_parallel(config, len(left))
-    # Side by side, each process of a job trains runs of its own.
-    team = Hosts() if parallel == "seed_parallel" else job
+        return diverged
+    parallel, team = _lay_out(config, len(left))
+    job = hosts.everyone()
     if team != job and not locks.possible(workdir):
         left = left[job.index :: job.count]
-    trainer = Trainer(config, open_data(config, recordings), parallel, team)
+    data = trainer.open_data(config, recordings)
+    built = Trainer(config, data, parallel, team)
     for run in left:  # what can't be split is refused before the first run trains
-        trainer.feed.split(run.fold)
+        built.feed.split(run.fold)
     while True:
         with contextlib.ExitStack() as held:
-            decide = functools.partial(_take, trainer, workdir, left, held)
+            decide = functools.partial(_take, built, workdir, left, held)
             taken, busy = team.broadcast(decide)
             chosen = [left[i] for i in taken]
-            ends = trainer.train(chosen, workdir) if chosen else []
-            if team.first:
-                _write_ends(config, recordings.info, workdir, chosen, ends, known)
-        if chosen:
-            left = [run for run in left if run not in chosen]
-            yield ends
-        elif busy and wait:
-            _wait_for(workdir, busy)
-        else:
-            return
+            ends = built.train(chosen, workdir) if chosen else []
+            for end in ends:
+                if isinstance(end, Diverged):
+                    diverged.append(end.message)
+                    if team.first:
+                        logger.error("%s", end.message)
+                elif team.first:
+                    path = workdir / end.run.name / workdirs.RESULT
+                    files.write_json(path, end.to_json())
+                    _log_score(end, recordings.info.task)
+            if team.first and chosen:
+                table.write()
+        left = [run for run in left if run not in chosen]
+        if not chosen:
+            if not (busy and wait):
+                return diverged
+            who = [f"{name} is held by {locks.holder(workdir / name)}" for name in busy]
+            _log_once("waiting: " + "; ".join(who))
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def is_done(config: Config, workdir: epath.PathLike) -> bool:
-    """Whether every run of the config is finished and in `results.json`.
-
-    Raises:
-        InputError: if the workdir belongs to another config.
-    """
+    """Whether every run of the config is finished and in `results.json`."""
     workdir = epath.Path(workdir)
-    runs = planned_runs(config)
-    results.check_config(config, workdir)
-    return (workdir / workdirs.RESULTS).exists() and all(
-        _done(workdir, run) for run in runs
-    )
-
-
-def _done(workdir: epath.Path, run: Run) -> bool:
-    return (workdir / run.name / workdirs.RESULT).exists()
+    written = hosts.everyone().broadcast((workdir / workdirs.RESULTS).exists)
+    return written and not _left(config, workdir)
 
 
 def _take(
-    trainer: Trainer,
+    built: Trainer,
     workdir: epath.Path,
     runs: Sequence[Run],
     held: contextlib.ExitStack,
@@ -260,12 +278,14 @@ def _take(
     """
     taken: list[int] = []
     busy: list[str] = []
+    length = built.feed.steps_per_epoch
     for i, run in enumerate(runs):
-        if len(taken) == trainer.most_runs:
+        if len(taken) == built.most_runs:
             break
-        if _done(workdir, run):
+        # Only runs of as many steps go side by side.
+        if taken and length(run.fold) != length(runs[taken[0]].fold):
             continue
-        if taken and not _in_step(trainer, run, runs[taken[0]]):
+        if _done(workdir, run):
             continue
         if not held.enter_context(locks.held(workdir / run.name)):
             busy.append(run.name)
@@ -274,44 +294,14 @@ def _take(
     return taken, busy
 
 
-def _in_step(trainer: Trainer, run: Run, other: Run) -> bool:
-    steps_per_epoch = trainer.feed.steps_per_epoch
-    return steps_per_epoch(run.fold) == steps_per_epoch(other.fold)
-
-
-def _wait_for(workdir: epath.Path, busy: Sequence[str]) -> None:
-    holders = [f"{name} is held by {locks.holder(workdir / name)}" for name in busy]
-    _log_once("; ".join(holders))
-    time.sleep(SECONDS_BETWEEN_LOOKS)
-
-
 @functools.lru_cache(maxsize=1)
 def _log_once(text: str) -> None:
-    logger.info("waiting: %s", text)
+    logger.info("%s", text)
 
 
-def _write_ends(
-    config: Config,
-    info: datasets.Info,
-    workdir: epath.Path,
-    runs: Sequence[Run],
-    ends: Sequence[End],
-    known: dict[str, Predictions],
-) -> None:
-    """Writes `result.json` of the runs that came to their end, and `results.json`."""
-    for run, end in zip(runs, ends, strict=True):
-        if isinstance(end, Diverged):
-            logger.error("%s", end.message)
-            continue
-        files.write_json(workdir / run.name / workdirs.RESULT, end)
-        _log_score(run, end, info.task)
-    if runs:
-        results.write(config, info, workdir, known)
-
-
-def _log_score(run: Run, entry: dict[str, Any], task: Task) -> None:
-    score = entry["final"][task.metric]
-    logger.info("%s: %s %.4f", run.name, task.metric, score)
+def _log_score(entry: Entry, task: Task) -> None:
+    score = entry.final[task.metric]
+    logger.info("%s: %s %.4f", entry.run.name, task.metric, score)
 
 
 def evaluate(
@@ -322,10 +312,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores every finished run of a workdir again, from its newest checkpoint.
 
-    Args:
-        config: the config that the workdir was trained with.
-        workdir: as `train` left it; nothing in it is changed.
-        recordings: as they were given to `train`.
+    Nothing in it is changed. Config and recordings are as they were given to `train`.
 
     Returns:
         What `results.json` would hold, with the same time that the runs took.
@@ -338,22 +325,15 @@ def evaluate(
     if not (workdir / workdirs.CONFIG).exists():
         raise InputError(f"{workdir} holds no runs; train first, without --mode")
     results.check_config(config, workdir)
-    entries = results.finished(workdir)
-    if not entries:
+    found = results.finished(workdir)
+    if not found:
         raise InputError(f"{workdir} holds no finished run; train first")
     recordings = load(config) if recordings is None else recordings
-    trainer = Trainer(config, open_data(config, recordings))
-    predictions = []
-    for entry in entries:
-        run = Run(entry["fold"], entry["seed"])
-        scored, predicted = trainer.evaluate(run, workdir / run.name)
-        entry |= scored
+    built = Trainer(config, trainer.open_data(config, recordings))
+    entries, predictions = [], []
+    for run in found:
+        entry, predicted = built.evaluate(run, workdir)
+        entries.append(entry)
         predictions.append(predicted)
-        _log_score(run, entry, recordings.info.task)
+        _log_score(entry, recordings.info.task)
     return results.summarize(config, recordings.info, entries, predictions)
-
-
-MODES: dict[str, Callable[..., dict[str, Any]]] = {
-    "train": train,
-    "evaluate": evaluate,
-}

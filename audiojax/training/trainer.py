@@ -17,7 +17,7 @@ from etils import epath
 from audiojax import augment, checkpoint, features, files, models
 from audiojax import classifier as classifiers
 from audiojax.augment import Augment
-from audiojax.classifier import Classifier, Variables
+from audiojax.classifier import Variables
 from audiojax.config import Config
 from audiojax.datasets import Recordings
 from audiojax.datasets import balance as balances
@@ -28,12 +28,11 @@ from audiojax.training.checkpoints import Checkpoints
 from audiojax.training.evaluate import Evaluator
 from audiojax.training.feed import Data, Feed
 from audiojax.training.hosts import Hosts
-from audiojax.training.loop import Loop, LoopSettings
+from audiojax.training.loop import ActiveRun, Diverged, Loop, LoopSettings, keys
 from audiojax.training.program import DataParallel, Programs, SeedParallel, Spread
 from audiojax.training.progress import Progress
-from audiojax.training.runs import ActiveRun, Diverged, keys
 from audiojax.training.signals import StopSignals
-from audiojax.workdir import CHECKPOINTS, TEST, VALIDATION, Predictions, Run
+from audiojax.workdir import CHECKPOINTS, TEST, VALIDATION, Entry, Predictions, Run
 
 logger = logging.getLogger(__name__)
 
@@ -44,18 +43,13 @@ PARALLEL = ("auto", "data_parallel", "seed_parallel")
 STAGES = ("spectrogram", "audio")
 
 
-def recipe(config: Config) -> optimizer.Recipe:
-    """The config's optimizer as the optimizer module takes it."""
-    return optimizer.Recipe(**config.optimizer)
-
-
 def create_optimizer(config: Config) -> optax.GradientTransformation:
     """The optimizer with a schedule of some length; its state has one form for all.
 
     Raises:
         InputError: as `optimizer.create`.
     """
-    return optimizer.create(recipe(config), 100, config.epochs)
+    return optimizer.create(optimizer.Recipe(**config.optimizer), 100, config.epochs)
 
 
 def loop_settings(config: Config) -> LoopSettings:
@@ -64,17 +58,15 @@ def loop_settings(config: Config) -> LoopSettings:
     Raises:
         InputError: as `LoopSettings`.
     """
-    fields = (field.name for field in dataclasses.fields(LoopSettings))
-    return LoopSettings(**{name: config[name] for name in fields})
+    names = [field.name for field in dataclasses.fields(LoopSettings)]
+    return LoopSettings(**{name: config[name] for name in names})
 
 
 def choose_parallel(config: Config, num_runs: int) -> str:
-    """How training is laid over devices: "data_parallel" or "seed_parallel".
+    """How so many runs are laid over devices: "data_parallel" or "seed_parallel".
 
-    Args:
-        config: `parallel` and `batch_size` are read. "auto" trains runs side by side
-            where a device would get fewer than `CLIPS_PER_DEVICE` clips of a batch.
-        num_runs: that wait to be trained.
+    "auto" trains runs side by side where a device would get fewer than
+    `CLIPS_PER_DEVICE` clips of a batch.
 
     Raises:
         InputError: for an unknown choice.
@@ -106,15 +98,15 @@ def open_data(config: Config, recordings: Recordings) -> Data:
         InputError: for an unknown stage, or recordings at another rate.
     """
     check_stage(config.data.stage)
-    rate = config.features.sample_rate
-    if recordings.info.sample_rate != rate:
+    info, rate = recordings.info, config.features.sample_rate
+    if info.sample_rate != rate:
         raise InputError(
-            f"{recordings.info.name} is at {recordings.info.sample_rate} Hz, but "
+            f"{info.name} is at {info.sample_rate} Hz, but "
             f"config.features.sample_rate is {rate}; make them the same"
         )
     if config.data.stage == "audio":
         return Data(recordings, images=None)
-    model = classifiers.create(config, recordings.info.classes, recordings.info.task)
+    model = classifiers.create(config, info.classes, info.task)
     cached = images.image_cache(
         recordings,
         key=repr(model.log_mel),
@@ -139,22 +131,20 @@ class Trainer:
     ):
         """Builds the classifier and the evaluation step; trains nothing yet.
 
-        Args:
-            config: the whole config.
-            data: as `open_data` gives it.
-            parallel: "data_parallel" or "seed_parallel".
-            hosts: the processes that share each run; this one alone by default.
+        The data are as `open_data` gives them, and laid out as `choose_parallel` says;
+        the processes `hosts` share each run, this one alone by default.
 
         Raises:
             InputError: for what can't be built.
         """
         self.config, self.data, self.parallel = config, data, parallel
         self.hosts = hosts or Hosts()
-        axis_name = steps.AXIS if parallel == "data_parallel" else None
-        self.classifier: Classifier = classifiers.create(
-            config, data.info.classes, data.info.task, axis_name=axis_name
+        self.classifier = classifiers.create(
+            config,
+            data.info.classes,
+            data.info.task,
+            axis_name=steps.AXIS if parallel == "data_parallel" else None,
         )
-        self._check_batch_size()
         balances.check(config.data.balance)
         frozen = classifiers.frozen_stages(config, self.classifier.network)
         stages = models.stage_paths(self.classifier.network)
@@ -168,50 +158,39 @@ class Trainer:
             balance=config.data.balance,
             allow_leaks=config.data.allow_leaks,
         )
-        self.evaluator = Evaluator(
-            self.classifier, data, self.feed, config.batch_size, self.hosts
-        )
+        self.evaluator = Evaluator(self.classifier, self.feed)
         self.programs = Programs(
             self.classifier,
-            recipe(config),
+            optimizer.Recipe(**config.optimizer),
             augment.changes(Augment(**config.augment)),
             self._trainable,
-            epochs=config.epochs,
-            spread=self._spread,
+            config.epochs,
+            self._spread,
         )
         # By fold: what every seed of it shares.
         self._statistics: dict[int, Variables] = {}
 
-    def _check_batch_size(self) -> None:
-        count, size = self.hosts.count, self.config.batch_size
-        if count > 1 and size % jax.device_count():
-            raise InputError(
-                f"config.batch_size is {size}, which {jax.device_count()} devices of "
-                f"{count} processes can't share equally; give a multiple"
-            )
-
     @property
     def most_runs(self) -> int:
         """How many runs can train side by side."""
-        if self.parallel == "data_parallel":
-            return 1
-        return jax.local_device_count()
+        return 1 if self.parallel == "data_parallel" else jax.local_device_count()
 
     def _spread(self, num_runs: int) -> Spread:
+        devices = jax.local_devices()
         if self.parallel == "seed_parallel":
-            return SeedParallel(jax.local_devices()[:num_runs])
+            return SeedParallel(devices[:num_runs])
         if self.hosts.count > 1:
-            return DataParallel(jax.local_devices(), everywhere=True)
-        size = self.config.batch_size
-        return DataParallel(program.batch_devices(size, jax.local_devices()))
+            return DataParallel(devices, everywhere=True)
+        return DataParallel(program.batch_devices(self.config.batch_size, devices))
 
     def _create_state(self, variables: Variables) -> steps.TrainState:
-        updates = create_optimizer(self.config)
-        pick_best = self.config.sweep.validation is not None
         network = self.classifier.network
         trained, _ = models.split_params(network, variables["params"], self._trainable)
         return steps.create_state(
-            variables, updates, trained=trained, pick_best=pick_best
+            variables,
+            create_optimizer(self.config),
+            trained=trained,
+            pick_best=self.config.sweep.validation is not None,
         )
 
     def abstract_state(self) -> steps.TrainState:
@@ -226,38 +205,34 @@ class Trainer:
         variables = self.classifier.init(keys(run)[0])
         if self.config.model.standardize:
             if run.fold not in self._statistics:
-                self._statistics[run.fold] = self._image_statistics(run)
+                image = jax.jit(self.classifier.batch_image)
+                mean, std = features.image_statistics(
+                    np.asarray(image(batch))[batch["mask"] > 0]
+                    for batch in self.feed.evaluation(self.feed.split(run.fold).train)
+                )
+                self._statistics[run.fold] = {"mean": mean, "std": std}
             variables["input"] = self._statistics[run.fold]
         return self._create_state(variables)
 
-    def _image_statistics(self, run: Run) -> Variables:
-        image = jax.jit(self.classifier.batch_image)
-        mean, std = features.image_statistics(
-            (np.asarray(image(batch))[batch["mask"] > 0])
-            for batch in self.feed.evaluation(self.feed.split(run.fold).train)
-        )
-        return {"mean": mean, "std": std}
-
-    def evaluate(
-        self, run: Run, folder: epath.Path
-    ) -> tuple[dict[str, Any], Predictions]:
+    def evaluate(self, entry: Entry, workdir: epath.Path) -> tuple[Entry, Predictions]:
         """Scores a finished run again, from its newest checkpoint.
 
         Returns:
-            The entry's `final`, and `best` if there is one, and the predictions.
+            The entry with these scores, and the predictions of the test clips.
 
         Raises:
             InputError: if it has no whole checkpoint, or one of another model.
         """
-        step_dir = checkpoint.newest(folder / CHECKPOINTS)
+        step_dir = checkpoint.newest(workdir / entry.run.name / CHECKPOINTS)
         model = checkpoint.read_model(step_dir)
         state = self.abstract_state()
         wanted = {name: getattr(state, name) for name in model}
         checkpoint.check_tree(step_dir, model, wanted)
         progress = Progress(**checkpoint.read_metadata(step_dir))
-        test, state = self.feed.split(run.fold).test, state.replace(**model)
+        test, state = self.feed.split(entry.run.fold).test, state.replace(**model)
         predictions = self.evaluator.predictions(state.variables, test)
-        return self._final_scores(state, progress, test, predictions), predictions
+        scores = self._final_scores(state, progress, test, predictions)
+        return dataclasses.replace(entry, **scores), predictions
 
     def _final_scores(
         self,
@@ -266,39 +241,36 @@ class Trainer:
         test: np.ndarray,
         predictions: Predictions,
     ) -> dict[str, Any]:
+        """An entry's `final`, and `best` if an epoch was picked."""
         scores = self.classifier.task.scores
-        entry = {"final": scores(predictions.logits, predictions.label)}
+        found = {"final": scores(predictions.logits, predictions.label)}
         if progress.best is not None:
-            entry["best"] = self.evaluator.scores(state.best, test) | progress.best
-        return entry
+            found["best"] = self.evaluator.scores(state.best, test) | progress.best
+        return found
 
-    def train(
-        self, runs: Sequence[Run], workdir: epath.Path
-    ) -> list[dict[str, Any] | Diverged]:
+    def train(self, runs: Sequence[Run], workdir: epath.Path) -> list[Entry | Diverged]:
         """Trains runs side by side to the end, from their newest checkpoints.
 
-        Args:
-            runs: at most `most_runs`, with the same number of steps in an epoch.
-            workdir: absolute; each run has a folder of its name in it.
+        They are at most `most_runs`, with the same number of steps in an epoch; each
+        has a folder of its name in the workdir, whose path is absolute.
 
         Returns:
-            Each run's entry in `results.json`, its `predictions.npz` being written,
-            or why it was given up.
+            Each run's entry, its `predictions.npz` being written, or why it was given
+            up.
 
         Raises:
             InputError: for a checkpoint that does not fit or can't be written.
             Interrupted: after a signal, with all steps so far saved.
         """
         with StopSignals() as signals, contextlib.ExitStack() as opened:
-            opened_runs = [self._open(run, workdir / run.name, opened) for run in runs]
+            ready = [self._open(run, workdir / run.name, opened) for run in runs]
             # They go in step; a run whose last checkpoint is an older one than the
             # others' goes by itself.
-            results: dict[Run, dict[str, Any] | Diverged] = {}
-            ordered = sorted(opened_runs, key=lambda active: active.step)
-            for _, together in itertools.groupby(ordered, lambda active: active.step):
-                for active, end in self._fit(list(together), signals):
-                    results[active.run] = end
-        return [results[run] for run in runs]
+            ready.sort(key=lambda active: active.step)
+            ends: dict[Run, Entry | Diverged] = {}
+            for _, together in itertools.groupby(ready, lambda active: active.step):
+                ends |= self._fit(list(together), signals)
+        return [ends[run] for run in runs]
 
     def _open(
         self, run: Run, folder: epath.Path, opened: contextlib.ExitStack
@@ -307,71 +279,52 @@ class Trainer:
         checkpoints = None
         if self.hosts.first:
             checkpoints = opened.enter_context(Checkpoints(folder / CHECKPOINTS))
-        state, progress = self._beginning(run, checkpoints)
-        if int(state.step):
-            logger.info("%s goes on at step %d", run.name, int(state.step))
-        split, key = self.feed.split(run.fold), keys(run)[1]
-        return ActiveRun(run, folder, split, key, state, progress, checkpoints)
-
-    def _beginning(
-        self, run: Run, checkpoints: Checkpoints | None
-    ) -> tuple[steps.TrainState, Progress]:
-        found = self.hosts.broadcast(lambda: checkpoints and checkpoints.latest_step())
-        if found is None:
-            return self.hosts.copy(jax.device_get(self.initial_state(run))), Progress()
-        like, metadata = self.abstract_state(), {}
-        if checkpoints is not None:
-            state, metadata = checkpoints.restore(like)
+        step = self.hosts.broadcast(lambda: checkpoints and checkpoints.latest_step())
+        metadata: dict[str, Any] = {}
+        if step is None:
+            state = jax.device_get(self.initial_state(run))
+        elif checkpoints is not None:
+            state, metadata = checkpoints.restore(self.abstract_state())
             state = jax.device_get(state)
         else:
+            like = self.abstract_state()
             state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
-        metadata = self.hosts.broadcast(lambda: metadata)
-        return self.hosts.copy(state), Progress(**metadata)
+        progress = Progress(**self.hosts.broadcast(lambda: metadata))
+        state, split = self.hosts.copy(state), self.feed.split(run.fold)
+        if step:
+            logger.info("%s goes on at step %d", run.name, step)
+        return ActiveRun(run, folder, split, state, progress, checkpoints)
 
     def _fit(
         self, runs: list[ActiveRun], signals: StopSignals
-    ) -> list[tuple[ActiveRun, dict[str, Any] | Diverged]]:
+    ) -> dict[Run, Entry | Diverged]:
         """Trains runs of the same step to the end, and scores them."""
         steps_per_epoch = self.feed.steps_per_epoch(runs[0].run.fold)
         compiled = self.programs.get(len(runs), steps_per_epoch)
-        with Loop(
-            compiled,
-            runs,
-            settings=loop_settings(self.config),
-            hosts=self.hosts,
-            signals=signals,
-            read=lambda active, epoch, start: self.feed.train(
-                active.run.fold, active.run.seed, epoch, start
-            ),
-            score=self.evaluator.scores,
-            task=self.classifier.task,
-        ) as loop:
+        settings = loop_settings(self.config)
+        with Loop(compiled, runs, settings, self.evaluator, signals) as loop:
             loop.run()
-        return [
-            (
-                active,
-                active.diverged
-                or self._finish(active, compiled.spread.part(loop.state, i)),
-            )
-            for i, active in enumerate(runs)
-        ]
-
-    def _finish(self, active: ActiveRun, state: steps.TrainState) -> dict[str, Any]:
-        """Writes the predictions of a run that is done, and gives its entry."""
-        predictions = self.evaluator.predictions(state.variables, active.split.test)
-        written = {TEST: predictions}
-        if len(active.split.validation):
-            written[VALIDATION] = self.evaluator.predictions(
-                state.variables, active.split.validation
-            )
-        if self.hosts.first:
-            for name, found in written.items():
-                files.write_arrays(active.folder / name, vars(found))
         return {
-            "name": active.run.name,
-            "fold": active.run.fold,
-            "seed": active.run.seed,
-            "steps": int(state.step),
-            "skipped_steps": int(state.skipped),
-            "seconds": round(active.progress.seconds, 1),
-        } | self._final_scores(state, active.progress, active.split.test, predictions)
+            active.run: active.diverged
+            or self._finish(active, compiled.spread.part(loop.state, i))
+            for i, active in enumerate(runs)
+        }
+
+    def _finish(self, active: ActiveRun, state: steps.TrainState) -> Entry:
+        """Writes the predictions of a run that is done, and gives its entry."""
+        parts = {TEST: active.split.test, VALIDATION: active.split.validation}
+        found = {
+            name: self.evaluator.predictions(state.variables, clips)
+            for name, clips in parts.items()
+            if name == TEST or len(clips)
+        }
+        if self.hosts.first:
+            for name, predictions in found.items():
+                files.write_arrays(active.folder / name, vars(predictions))
+        return Entry(
+            active.run,
+            steps=int(state.step),
+            skipped_steps=int(state.skipped),
+            seconds=round(active.progress.seconds, 1),
+            **self._final_scores(state, active.progress, parts[TEST], found[TEST]),
+        )

@@ -85,9 +85,9 @@ def test_adamw_decays_kernels_and_nothing_else():
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"name": "adem"}, "adam, adamw or sgd"),
+        ({"name": "adem"}, "choose one of adam, adamw, sgd"),
         ({"step_epochs": 0}, "step_epochs is 0; give at least 1"),
-        ({"schedule": "linear"}, "constant, step or cosine"),
+        ({"schedule": "linear"}, "choose one of constant, step, cosine"),
         ({"schedule": "cosine", "warmup_epochs": 5.0}, "warmup_epochs is 5.0"),
     ],
 )

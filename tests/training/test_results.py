@@ -7,16 +7,16 @@ from etils import epath
 from audiojax import files
 from audiojax.datasets import Info
 from audiojax.training import results
-from audiojax.workdir import Predictions
+from audiojax.workdir import Entry, Predictions, Run
 from tests import tiny
 
 INFO = Info("made", ("a", "b"), 22050, ())
 
 
 def entry(fold, seed, accuracy, **more):
-    name = f"fold{fold}-seed{seed}"
     final = {"accuracy": accuracy, "loss": 1.0, "num_clips": 4}
-    return {"name": name, "fold": fold, "seed": seed, "final": final} | more
+    numbers = {"steps": 10, "skipped_steps": 0, "seconds": 1.5}
+    return Entry(Run(fold, seed), final=final, **numbers, **more)
 
 
 def predicted(margins, label=(0, 0, 1, 1)):
@@ -60,16 +60,16 @@ def test_results_hold_every_finished_run_of_the_workdir(tmp_path):
         folder = workdir / f"fold{fold}-seed{seed}"
         arrays = dataclasses.asdict(predicted([1, 1, -1, -1]))
         files.write_arrays(folder / "predictions.npz", arrays)
-        files.write_json(folder / "result.json", entry(fold, seed, 1.0))
+        files.write_json(folder / "result.json", entry(fold, seed, 1.0).to_json())
     (workdir / "fold3-seed0" / "checkpoints").mkdir(parents=True)
-    written = results.write(tiny.get_config(), INFO, workdir, {})
+    written = results.Results(tiny.get_config(), INFO, workdir).write()
     names = [run["name"] for run in written["runs"]]
     assert names == ["fold2-seed0", "fold2-seed1", "fold10-seed0"]
     assert files.read_json(workdir / "results.json") == written
 
 
 def test_nothing_finished_is_an_empty_table(tmp_path):
-    written = results.write(tiny.get_config(), INFO, epath.Path(tmp_path), {})
+    written = results.Results(tiny.get_config(), INFO, epath.Path(tmp_path)).write()
     assert written["runs"] == written["folds"] == []
     assert "fold" in results.table(written)
 

@@ -7,7 +7,7 @@ from audiojax import config as configs
 from audiojax import locks
 from audiojax.datasets import from_arrays
 from audiojax.errors import InputError
-from audiojax.training import results, sweep, trainer
+from audiojax.training import hosts, results, sweep, trainer
 from tests import tiny
 
 
@@ -137,7 +137,7 @@ BAD = [
     ({"evaluate_every_epochs": -1}, "config.evaluate_every_epochs is -1; give at"),
     ({"checkpoint_seconds": -1.0}, "config.checkpoint_seconds is -1.0; give at"),
     ({"max_skipped_in_a_row": 0}, "config.max_skipped_in_a_row is 0; give at"),
-    ({"optimizer.name": "adem"}, "config.optimizer.name is 'adem'; choose adam"),
+    ({"optimizer.name": "adem"}, "config.optimizer.name is 'adem'; choose one of"),
     ({"optimizer.schedule": "linear"}, "config.optimizer.schedule is 'linear'"),
     ({"epochs": 3, "optimizer.warmup_epochs": 3.0}, "optimizer.warmup_epochs is 3.0"),
     ({"data.stage": "waveform"}, "config.data.stage is 'waveform'; choose spectrogr"),
@@ -158,6 +158,12 @@ BAD = [
     ({"model.freeze": "conv9"}, "the network has no stage 'conv9'"),
     ({"model.freeze": "head"}, "leaves nothing to train"),
     ({"model.reinitialize": "conv9"}, "the network has no stage 'conv9'"),
+    ({"model.pretrained": "imagenet"}, "unknown weights 'tiny'; the known ones are"),
+    ({"model.pretrained": "a/b.safetensors"}, "is 'a/b.safetensors', and there is no"),
+    ({"data.name": "esc5"}, "config.data.name is 'esc5'; choose one of esc50, esc10"),
+    ({"sweep.validation": "half"}, "config.sweep.validation is 'half'; give None, f"),
+    ({"sweep.validation": "1.5"}, "config.sweep.validation is '1.5'; give None, fol"),
+    ({"sweep.validation": "nan"}, "config.sweep.validation is 'nan'; give None, fol"),
 ]
 
 
@@ -172,6 +178,30 @@ def test_what_the_config_tells_is_refused_before_data_are_touched(
         sweep.train(configs.at(config, fields), tmp_path / "work")
     assert sentence in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_that_processes_can_t_share_is_refused_before_data_are_touched(
+    config, tmp_path, monkeypatch
+):
+    """Eight devices of two processes; runs side by side share no batch."""
+    monkeypatch.setattr(sweep, "load", never_loaded)
+    monkeypatch.setattr(hosts, "everyone", lambda: hosts.Hosts(0, 2))
+    fields = {"batch_size": 36, "parallel": "data_parallel"}
+    with pytest.raises(InputError, match="batch_size is 36, which 8 devices of 2 proc"):
+        sweep.train(configs.at(config, fields), tmp_path / "work")
+    assert list(tmp_path.iterdir()) == []
+    sweep.check(configs.at(config, {**fields, "parallel": "seed_parallel"}), tmp_path)
+
+
+def test_runs_that_only_go_on_need_no_weights(config, workdir, tmp_path):
+    """Nor do recordings that are given need a known name."""
+    fields = {"model.pretrained": "a/b.safetensors", "data.name": "mine"}
+    lost = configs.at(config, fields)
+    for run in sweep.planned_runs(lost):
+        (tmp_path / run.name / "checkpoints" / "7").mkdir(parents=True)
+    sweep.check(lost, tmp_path, named=False)
+    with pytest.raises(InputError, match="there is no such file"):
+        sweep.check(lost, tmp_path / "new", named=False)
 
 
 @pytest.mark.parametrize("bucket", [False, True])

@@ -13,7 +13,8 @@ from audiojax import datasets
 from audiojax.errors import InputError, Interrupted
 from audiojax.training import program, sweep, trainer
 from audiojax.training.checkpoints import Checkpoints
-from audiojax.training.runs import Diverged, Run
+from audiojax.training.loop import Diverged
+from audiojax.workdir import Entry, Run
 from tests import tiny
 
 
@@ -134,7 +135,7 @@ def test_stopped_and_started_again_it_is_the_same_to_the_bit(
     whole, parts = (tmp_path / name / "fold1-seed0" for name in ("whole", "parts"))
     assert not (parts / "predictions.npz").exists()
     entry = train_one(make_trainer(), tmp_path / "parts")
-    assert entry["steps"] == 10
+    assert entry.steps == 10
     assert_equal_trees(
         saved_state(make_trainer(), parts), saved_state(make_trainer(), whole)
     )
@@ -157,11 +158,11 @@ def test_seeds_side_by_side_are_what_each_gives_alone(config, make_trainer, tmp_
     config.model.dropout, config.sweep.validation = 0.5, "fold"
     together, alone = make_trainer("seed_parallel"), make_trainer()
     ends = train_seeds(together, tmp_path / "together", range(4))
-    entries = [end for end in ends if isinstance(end, dict)]
-    assert [entry["seed"] for entry in entries] == [0, 1, 2, 3]
+    entries = [end for end in ends if isinstance(end, Entry)]
+    assert [entry.run.seed for entry in entries] == [0, 1, 2, 3]
     for seed in (0, 3):
         entry = train_one(alone, tmp_path / "alone", seed)
-        assert isinstance(entry, dict)
+        assert isinstance(entry, Entry)
         found, expected = (
             saved_state(alone, tmp_path / name / f"fold1-seed{seed}")
             for name in ("together", "alone")
@@ -170,8 +171,11 @@ def test_seeds_side_by_side_are_what_each_gives_alone(config, make_trainer, tmp_
             jax.tree.leaves(found.params), jax.tree.leaves(expected.params), strict=True
         ):
             np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * np.abs(y).max())
-        assert entries[seed]["final"]["accuracy"] == entry["final"]["accuracy"]
-        assert entries[seed]["best"]["epoch"] == entry["best"]["epoch"]
+        assert entries[seed].final["accuracy"] == entry.final["accuracy"]
+        best, alone_best = entries[seed].best, entry.best
+        assert best is not None
+        assert alone_best is not None
+        assert best["epoch"] == alone_best["epoch"]
 
 
 def test_seeds_side_by_side_stop_and_go_on_as_one_or_many(make_trainer, tmp_path):
@@ -211,19 +215,17 @@ def test_the_best_epoch_is_picked_by_validation_and_scored_on_the_test(
     lines = read_lines(tmp_path / "long" / "fold1-seed0")
     ranked = [(x["validation_accuracy"], -x["validation_loss"]) for x in lines]
     best = max(range(4), key=lambda i: ranked[i])
-    assert entry["best"]["epoch"] == best + 1
-    assert entry["best"]["validation"]["accuracy"] == ranked[best][0]
-    assert entry["best"]["accuracy"] == lines[best]["test_accuracy"]
-    assert entry["best"]["loss"] == pytest.approx(lines[best]["test_loss"], rel=1e-5)
+    assert entry.best["epoch"] == best + 1
+    assert entry.best["validation"]["accuracy"] == ranked[best][0]
+    assert entry.best["accuracy"] == lines[best]["test_accuracy"]
+    assert entry.best["loss"] == pytest.approx(lines[best]["test_loss"], rel=1e-5)
     config.epochs = best + 1
     short = train_one(make_trainer(), tmp_path / "short")
-    assert entry["best"]["accuracy"] == short["final"]["accuracy"]
-    again, _ = make_trainer().evaluate(
-        Run(1, 0), epath.Path(tmp_path / "long" / "fold1-seed0")
-    )
-    assert again == {name: entry[name] for name in ("final", "best")}
+    assert entry.best["accuracy"] == short.final["accuracy"]
+    again, _ = make_trainer().evaluate(entry, epath.Path(tmp_path / "long"))
+    assert again == entry
     held = np.load(tmp_path / "long" / "fold1-seed0" / "validation.npz")
-    assert len(held["filename"]) == entry["best"]["validation"]["num_clips"] == 80
+    assert len(held["filename"]) == entry.best["validation"]["num_clips"] == 80
 
 
 def test_both_stages_give_the_same_images_and_scores(config, tmp_path):
@@ -234,7 +236,7 @@ def test_both_stages_give_the_same_images_and_scores(config, tmp_path):
         built = trainer.Trainer(config, data)
         batch = next(built.feed.evaluation(built.feed.split(1).train))
         image = np.asarray(jax.jit(built.classifier.batch_image)(batch))
-        found[stage] = image, train_one(built, tmp_path / stage)["final"]
+        found[stage] = image, train_one(built, tmp_path / stage).final
     (audio, from_audio), (spectrogram, from_spectrogram) = found.values()
     np.testing.assert_allclose(audio, spectrogram, rtol=1e-5, atol=1e-5)
     assert from_audio["accuracy"] == from_spectrogram["accuracy"]
@@ -292,8 +294,8 @@ def test_a_seed_that_diverges_leaves_the_others_alone(config, make_trainer, tmp_
     before_step(built, poison, num_runs=2)
     lost, kept = train_seeds(built, tmp_path / "both", [0, 1])
     assert isinstance(lost, Diverged)
-    assert isinstance(kept, dict)
-    assert kept["skipped_steps"] == 0
+    assert isinstance(kept, Entry)
+    assert kept.skipped_steps == 0
     np.testing.assert_allclose(
         logits(tmp_path / "both", 1), logits(tmp_path / "alone", 1), atol=1e-4
     )
@@ -367,7 +369,7 @@ def test_resume_on_another_number_of_devices(make_trainer, tmp_path, monkeypatch
     with pytest.raises(Interrupted):
         train_one(stopped, tmp_path)
     monkeypatch.setattr(program, "batch_devices", only(2))
-    assert train_one(make_trainer(), tmp_path)["steps"] == 10
+    assert train_one(make_trainer(), tmp_path).steps == 10
 
 
 def noise_of(num_clips, labels):
