@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -18,8 +16,6 @@ from audiojax.datasets.store.audio import LOUDEST
 from audiojax.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
-
-NAME = "arrays"
 
 
 def from_arrays(
@@ -76,32 +72,23 @@ def from_arrays(
             f"{len(problems)} of {len(clips)} arrays are no audio: {listed(problems)}"
         )
     class_names, labels = _labels(label, classes, len(clips))
-    checks.check_names(NAME, class_names)
     sources = names if group is None else _text(group, "group", len(clips))
     folds = [1] * len(clips) if fold is None else _folds(fold, len(clips))
-    if fold is None:
-        by_name = [tuple(class_names[i] for i in of_clip) for of_clip in labels]
-        folds = splits.stratified(by_name, sources, num_folds, seed).tolist()
     info = Info(
-        name=NAME,
+        name="arrays",
         classes=tuple(class_names),
         sample_rate=sample_rate,
         clips=tuple(map(Clip, names, labels, folds, sources)),
         multi_label=np.ndim(label) == 2,
-        official_folds=fold is not None,
     )
+    if fold is None:
+        info = splits.made(info, num_folds, seed)
     digests = [_digest(clip) for clip in clips]
     checks.check_info(info, allow_leaks=allow_leaks)
     checks.check_copies(info, digests, allow_leaks=allow_leaks)
-    content = [
-        sample_rate,
-        info.classes,
-        [dataclasses.astuple(clip) for clip in info.clips],
-        digests,
-    ]
     return Recordings(
         info=info,
-        fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+        fingerprint=info.fingerprint(digests),
         lengths=np.array([len(clip) for clip in clips]),
         read=lambda index: _mono(clips[index]),
         in_memory=True,

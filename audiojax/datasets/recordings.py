@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,12 +77,14 @@ class Clip:
         labels: class numbers, from 0: one, unless the data set is multi-label.
         fold: the part of the data set it stands in, from 1.
         source: the recording it was cut from; clips of one recording sound alike.
+        path: where its sound file lies; None for what is not read from files.
     """
 
     filename: str
     labels: tuple[int, ...]
     fold: int
     source: str
+    path: os.PathLike[str] | None = None
 
     @property
     def label(self) -> int:
@@ -105,7 +110,11 @@ class Info:
             Results are comparable only if those folds are kept as they are.
         multi_label: whether a clip may have several labels, or none.
         official_folds: whether the folds are the publisher's; False for made ones.
-        report: what was noticed while the audio was prepared, in words of JSON.
+        report: what was noticed while files were found and read, in words of JSON.
+        known_broken: file names that are known to be broken as published: left out
+            with a warning if they can't be read, whatever `Settings.on_bad_file` says.
+        description: of the data set, in a sentence.
+        homepage: of the data set, an address.
     """
 
     name: str
@@ -116,6 +125,9 @@ class Info:
     multi_label: bool = False
     official_folds: bool = True
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    known_broken: tuple[str, ...] = ()
+    description: str = ""
+    homepage: str = ""
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -131,6 +143,12 @@ class Info:
     def num_classes(self) -> int:
         """How many classes there are."""
         return len(self.classes)
+
+    def fingerprint(self, digests: Sequence[str]) -> str:
+        """A hex string that names the exact content, by a sum [N] of each clip's."""
+        clips = [dataclasses.astuple(clip)[:4] for clip in self.clips]  # wherever it is
+        content = json.dumps([self.sample_rate, self.classes, clips, digests])
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,11 +9,9 @@ from pathlib import Path
 import soundfile
 
 from audiojax.datasets import splits
-from audiojax.datasets.layouts.table import Row, Table
-from audiojax.datasets.recordings import Settings
+from audiojax.datasets.layouts.table import noted, source_folder
+from audiojax.datasets.recordings import Clip, Info, Settings
 from audiojax.errors import InputError, listed
-
-logger = logging.getLogger(__name__)
 
 # What is taken for a sound by its name: what libsndfile reads, and other sounds, which
 # it refuses; that is better than to pass them over.
@@ -37,7 +34,7 @@ ORDER = ("test", "validation", "train")
 JUNK = "__MACOSX"
 
 
-def read(settings: Settings) -> Table:
+def read(settings: Settings) -> Info:
     """Finds the sounds of a folder, without opening any.
 
     The layout is SOURCE_DIR/CLASS/.../FILE, and folds are made, each file being its own
@@ -53,43 +50,35 @@ def read(settings: Settings) -> Table:
         InputError: if it is not such a folder, has an empty class or symbolic links
             that lead out of it, or sounds outside of its classes.
     """
-    if settings.source_dir is None:
-        raise InputError(
-            "audio_folder needs config.data.source_dir: a folder with a folder of "
-            "sounds for each class"
-        )
-    root = Path(settings.source_dir).expanduser()
-    if not root.is_dir():
-        raise InputError(
-            f"source_dir {root} is not a folder; give one with a folder of sounds for "
-            "each class"
-        )
+    needed = "a folder with a folder of sounds for each class"
+    root = Path(source_folder(settings.source_dir, "audio_folder", needed))
     parts = _parts(root)
     depth = 1 if parts is None else 2
     names, others = _files(root, depth)
     classes = _classes(root, parts, names)
     label = {name: i for i, name in enumerate(classes)}
     fold = {} if parts is None else {name: i for i, name in enumerate(parts, 1)}
-    rows = tuple(
-        Row(
-            path=root / name,
+    clips = tuple(
+        Clip(
             filename=name,
             labels=(label[name.split("/")[depth - 1]],),
             fold=fold.get(name.split("/")[0], 1),
             source=name,
+            path=root / name,
         )
         for name in names
     )
-    if others:
-        logger.warning(
-            "%s: %d files are no sounds by their names and are left out: %s",
-            *(root, len(others), listed(others)),
-        )
-    report = {"not_sounds": others} if others else {}
-    table = Table("audio_folder", classes, rows, report=report)
+    words = "files are no sounds by their names and are left out"
+    info = Info(
+        name="audio_folder",
+        classes=classes,
+        sample_rate=settings.sample_rate,
+        clips=clips,
+        report=noted(root, "not_sounds", others, words),
+    )
     if parts is None:
-        return splits.made(table, settings, names)
-    return table
+        return splits.made(info, settings.num_folds, settings.seed)
+    return info
 
 
 def fold_order(names: Sequence[str]) -> list[str]:

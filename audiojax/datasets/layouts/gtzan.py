@@ -15,8 +15,8 @@ import re
 from etils import epath
 
 from audiojax.datasets import splits
-from audiojax.datasets.layouts.table import Row, Table, repeated, source_folder
-from audiojax.datasets.recordings import Settings
+from audiojax.datasets.layouts.table import noted, repeated, source_folder
+from audiojax.datasets.recordings import Clip, Info, Settings
 from audiojax.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
@@ -41,16 +41,11 @@ LISTS = {
 # Held out where no list says what: the paper's share.
 TEST_SHARE = 0.2
 
-WORDS = {
-    "not_listed": "are on no list and are left out",
-    "missing": "are listed and not there",
-}
-
 # File by clip, as in {"jazz.00054": "jazz/jazz.00054.wav"}.
 Files = dict[str, str]
 
 
-def read(settings: Settings) -> Table:
+def read(settings: Settings) -> Info:
     """Finds the clips, and makes a test fold or reads published ones.
 
     The layout is `genres/GENRE/GENRE.NNNNN.wav`, or `genres_original/`, or the genres'
@@ -68,24 +63,22 @@ def read(settings: Settings) -> Table:
     Raises:
         InputError: for a source that is missing or faulty, or lists that do not fit it.
     """
-    if settings.source_dir is None:
-        raise InputError(
-            "gtzan needs config.data.source_dir: the folder with the genres' folders, "
-            "or with genres/ or genres_original/ that holds them"
-        )
     if settings.split_dir is not None and settings.split is not None:
         raise InputError(
             f"config.data.split is {settings.split!r} and config.data.split_dir is "
             f"{settings.split_dir!r}; give one of them"
         )
-    root = _root(source_folder(settings.source_dir, "GTZAN"))
-    files, others = _files(root)
-    report: dict[str, list[str]] = {"no_clips": others} if others else {}
-    if others:
-        logger.warning(
-            "%s: %d files are no clips by their names and are left out: %s",
-            *(root, len(others), listed(others)),
+    root = _root(
+        source_folder(
+            settings.source_dir,
+            "gtzan",
+            "GTZAN's folder with the genres' folders, or with genres/ or "
+            "genres_original/ that holds them",
         )
+    )
+    files, others = _files(root)
+    strays = "files are no clips by their names and are left out"
+    report = noted(root, "no_clips", others, strays)
     if len(files) != NUM_CLIPS:
         logger.info("%s holds %d clips, not %d", root, len(files), NUM_CLIPS)
     classes = [g for g in GENRES if any(_genre(clip) == g for clip in files)]
@@ -96,21 +89,22 @@ def read(settings: Settings) -> Table:
     else:
         fold, left_out = _listed_folds(epath.Path(settings.split_dir), files)
         report |= left_out
-    rows = tuple(
-        Row(
-            path=root / files[clip],
-            filename=files[clip],
+    clips = tuple(
+        Clip(
+            filename=name,
             labels=(classes.index(_genre(clip)),),
             fold=fold[clip],
-            source=files[clip],
+            source=name,
+            path=root / name,
         )
-        for clip in files
+        for clip, name in files.items()
         if clip in fold
     )
-    return Table(
+    return Info(
         name="gtzan",
         classes=tuple(classes),
-        rows=rows,
+        sample_rate=settings.sample_rate,
+        clips=clips,
         official_folds=settings.split_dir is not None,
         known_broken=(files[BROKEN],) if BROKEN in files else (),
         report=report,
@@ -203,15 +197,14 @@ def _listed_folds(
     ]
     if problems:
         raise InputError(f"{folder} has {len(problems)} faults: {listed(problems)}")
-    report = {
-        "not_listed": [name for clip, name in files.items() if clip not in fold],
-        "missing": missing,
+    words = "clips are on no list and are left out"
+    unlisted = [name for clip, name in files.items() if clip not in fold]
+    return fold, {
+        **noted(
+            folder, "not_listed", unlisted, "clips are on no list and are left out"
+        ),
+        **noted(folder, "missing", missing, "clips are listed and not there"),
     }
-    for kind, names in report.items():
-        if names:
-            words, shown = WORDS[kind], listed(names)
-            logger.warning("%s: %d clips %s: %s", folder, len(names), words, shown)
-    return fold, {kind: names for kind, names in report.items() if names}
 
 
 def _list(folder: epath.Path, part: str) -> epath.Path | None:
