@@ -17,6 +17,9 @@ from audiojax.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
 
+# Class names, and class numbers of each clip.
+Labels = tuple[list[str], list[tuple[int, ...]]]
+
 
 def from_arrays(
     audio: np.ndarray | Sequence[np.ndarray],
@@ -160,9 +163,7 @@ def _folds(fold: Any, n: int) -> list[int]:
     return folds.tolist()
 
 
-def _labels(
-    label: Any, classes: Sequence[str] | None, n: int
-) -> tuple[list[str], list[tuple[int, ...]]]:
+def _labels(label: Any, classes: Sequence[str] | None, n: int) -> Labels:
     """Class names, and the class numbers of each of n clips."""
     try:
         labels = np.asarray(label)
@@ -176,29 +177,28 @@ def _labels(
     if labels.ndim == 2:
         return _from_columns(labels, classes)
     values = labels.tolist()
-    if all(isinstance(value, str) for value in values):
-        names = sorted(set(values)) if classes is None else list(classes)
-        if strange := sorted(set(values) - set(names)):
-            raise InputError(f"label names {listed(strange)}; classes has {names}")
-        return names, [(names.index(value),) for value in values]
-    if labels.dtype.kind not in "iu":
+    named = all(isinstance(value, str) for value in values)
+    if not named and labels.dtype.kind not in "iu":
         raise InputError(
             f"label has type {labels.dtype}; give names, or numbers of an integer type"
         )
     if classes is None:
-        numbers = sorted(set(values))
-        return [str(k) for k in numbers], [(numbers.index(k),) for k in values]
-    if min(values, default=0) < 0 or max(values, default=0) >= len(classes):
+        known = sorted(set(values))
+        return [str(value) for value in known], [(known.index(x),) for x in values]
+    names = list(classes)
+    if named:
+        if strange := sorted(set(values) - set(names)):
+            raise InputError(f"label names {listed(strange)}; classes has {names}")
+        return names, [(names.index(value),) for value in values]
+    if min(values, default=0) < 0 or max(values, default=0) >= len(names):
         raise InputError(
             f"label has numbers from {min(values)} to {max(values)}, but there are "
-            f"{len(classes)} classes, which count from 0"
+            f"{len(names)} classes, which count from 0"
         )
-    return list(classes), [(value,) for value in values]
+    return names, [(value,) for value in values]
 
 
-def _from_columns(
-    labels: np.ndarray, classes: Sequence[str] | None
-) -> tuple[list[str], list[tuple[int, ...]]]:
+def _from_columns(labels: np.ndarray, classes: Sequence[str] | None) -> Labels:
     """As `_labels`, from [N, classes] with 0 and 1."""
     names = [str(i) for i in range(labels.shape[1])] if classes is None else classes
     if len(names) != labels.shape[1] or not np.isin(labels, (0, 1)).all():

@@ -52,20 +52,15 @@ class Settings:
     allow_leaks: bool = False
 
     def __post_init__(self):
-        choices = {"split": SPLITS, "on_bad_file": ON_BAD_FILE}
-        for name, known in choices.items():
-            value = getattr(self, name)
-            if value not in known:
+        for name, known in (("split", SPLITS), ("on_bad_file", ON_BAD_FILE)):
+            if (value := getattr(self, name)) not in known:
+                choices = ", ".join(map(repr, known))
                 raise InputError(
-                    f"config.data.{name} is {value!r}; give one of "
-                    f"{', '.join(map(repr, known))}"
+                    f"config.data.{name} is {value!r}; give one of {choices}"
                 )
-        least = {"sample_rate": 1, "seed": 0, "num_folds": 2}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise InputError(
-                    f"{name} is {getattr(self, name)}; give at least {smallest}"
-                )
+        for name, least in (("sample_rate", 1), ("seed", 0), ("num_folds", 2)):
+            if (value := getattr(self, name)) < least:
+                raise InputError(f"{name} is {value}; give at least {least}")
 
 
 @dataclasses.dataclass(frozen=True)

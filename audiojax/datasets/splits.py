@@ -84,7 +84,7 @@ def hold_out(
     """A share of the clips of every class, by source, chosen as `stratified` does.
 
     Args:
-        labels: [N] class or tuple of classes of each clip, by name or number.
+        labels: [N] classes of each clip, as for `stratified`.
         sources: [N] the recording, or the group, that each clip belongs to.
         share: of the clips to hold out, between 0 and 1. Where each source has one
             class, at least one source of every class is held out, and one is not.
@@ -140,13 +140,7 @@ def _count(
 
 
 def _assign(counts: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:
-    """The part [S] that each source goes to.
-
-    Args:
-        counts: [S, C] clips of each class in each source.
-        wanted: [P, C] clips of each class that each part should get.
-        seed: of the order.
-    """
+    """The part [S] for each source of `counts` [S, C], parts to get `wanted` [P, C]."""
     if seed < 0:
         raise InputError(f"the seed of a split is {seed}; give at least 0")
     total = counts.sum(axis=0)

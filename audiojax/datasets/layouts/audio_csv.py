@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path, PurePosixPath
 
 from audiojax.datasets import splits
-from audiojax.datasets.layouts.audio_folder import PARTS, fold_order, outside
+from audiojax.datasets.layouts.audio_folder import PARTS, folds_of, outside
 from audiojax.datasets.layouts.table import Fields, read_csv
 from audiojax.datasets.recordings import Clip, Info, Settings
 from audiojax.errors import InputError, listed
@@ -19,16 +19,8 @@ PREFERRED = "metadata.csv"
 # Between the labels of one cell.
 SEPARATOR = ";"
 
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One row of the CSV, checked by itself; 0 and "" where a column is not there."""
-
-    filename: str
-    labels: tuple[str, ...]
-    fold: int
-    split: str
-    group: str
+# A clip, whose labels and fold are yet to be numbered, its classes, and its split.
+Row = tuple[Clip, tuple[str, ...], str]
 
 
 def read(settings: Settings) -> Info:
@@ -51,39 +43,38 @@ def read(settings: Settings) -> Info:
     path = _find(settings.source_dir)
     root = path.parent
     lines, problems = read_csv(path, _parse, NEEDED, OPTIONAL)
-    multi_label = any(len(row.labels) > 1 for _, row in lines)
+    multi_label = any(len(labels) > 1 for _, (_, labels, _) in lines)
     first: dict[str, int] = {}
-    for number, row in lines:
-        if (before := first.setdefault(row.filename, number)) != number:
+    for number, (clip, labels, _) in lines:
+        if (before := first.setdefault(clip.filename, number)) != number:
             problems.append(
-                f"line {number}: {row.filename} is in line {before} already; give "
+                f"line {number}: {clip.filename} is in line {before} already; give "
                 f"several labels in one cell, with {SEPARATOR!r} between them"
             )
-        if not row.labels and not multi_label:
+        if not labels and not multi_label:
             problems.append(
                 f"line {number}: label is missing, which only means something where "
                 "another row has several"
             )
-        if wrong := _unusable(root / row.filename, row.filename, root):
+        if wrong := _unusable(root / clip.filename, clip.filename, root):
             problems.append(f"line {number}: {wrong}")
     if problems:
         raise InputError(f"{path} has {len(problems)} faults: {listed(problems)}")
     if not lines:
         raise InputError(f"{path} has no rows; give one for each clip")
     rows = [row for _, row in lines]
-    classes = sorted({label for row in rows for label in row.labels})
-    label = {name: i for i, name in enumerate(classes)}
-    parts = sorted({row.split for row in rows if row.split})
-    fold = {name: i for i, name in enumerate(fold_order(parts), 1)} if parts else {}
+    classes = sorted({label for _, labels, _ in rows for label in labels})
+    number_of = {name: i for i, name in enumerate(classes)}
+    parts = {split for _, _, split in rows if split}
+    fold = folds_of(parts) if parts else {}
     clips = tuple(
-        Clip(
-            filename=row.filename,
-            labels=tuple(sorted(label[name] for name in row.labels)),
-            fold=fold.get(row.split, row.fold),
-            source=row.group or row.filename,
-            path=root / row.filename,
+        dataclasses.replace(
+            clip,
+            labels=tuple(sorted(number_of[label] for label in labels)),
+            fold=fold.get(split, clip.fold),
+            path=root / clip.filename,
         )
-        for row in rows
+        for clip, labels, split in rows
     )
     info = Info(
         name="audio_csv",
@@ -92,9 +83,8 @@ def read(settings: Settings) -> Info:
         clips=clips,
         multi_label=multi_label,
     )
-    if rows[0].fold or rows[0].split:
-        return info
-    return splits.made(info, settings.num_folds, settings.seed)
+    given = parts or clips[0].fold
+    return info if given else splits.made(info, settings.num_folds, settings.seed)
 
 
 def _find(source_dir: str | None) -> Path:
@@ -145,13 +135,8 @@ def _parse(fields: Fields) -> Row:
         raise ValueError(f"fold is {fold!r}, not a whole number from 1")
     if "split" in fields and split.lower() not in PARTS:
         raise ValueError(f"split is {split!r}, not one of {', '.join(PARTS)}")
-    return Row(
-        filename=str(name),
-        labels=labels,
-        fold=int(fold),
-        split=split.lower(),
-        group=fields.get("group", ""),
-    )
+    source = fields.get("group") or str(name)
+    return Clip(str(name), (), int(fold), source), labels, split.lower()
 
 
 def _unusable(path: Path, name: str, root: Path) -> str | None:

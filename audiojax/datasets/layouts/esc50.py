@@ -7,7 +7,6 @@ read: `meta/esc50.csv` and the files it names in `audio/`.
 
 from __future__ import annotations
 
-import collections
 import logging
 from pathlib import PurePosixPath
 
@@ -62,21 +61,21 @@ def read(name: str, settings: Settings) -> Info:
     )
     if not clips:
         raise InputError(f"{source}/meta/esc50.csv has no rows for {name}")
-    found, whole = len(classes), NUM_CLASSES[name]
-    if found != whole:
+    if len(classes) != NUM_CLASSES[name]:
         logger.info(
-            "%s holds %d clips of %d classes, not all %d of %s: labels count those %d",
-            *(source, len(clips), found, whole, name, found),
+            "%s holds %d clips of %d classes, not all %d of %s: labels count those",
+            *(source, len(clips), len(classes), NUM_CLASSES[name], name),
         )
-    folds = collections.defaultdict(set)
-    for clip in clips:
-        folds[clip.source].add(clip.fold)
     return Info(
         name=name,
         classes=classes,
         sample_rate=settings.sample_rate,
         clips=clips,
-        shared_sources=tuple(x for x in SHARED_SOURCES if len(folds[x]) > 1),
+        shared_sources=tuple(
+            source
+            for source in SHARED_SOURCES
+            if len({clip.fold for clip in clips if clip.source == source}) > 1
+        ),
         description="Five-second clips of sounds around us, in five folds.",
         homepage="https://github.com/karolpiczak/ESC-50",
     )

@@ -7,7 +7,7 @@ import csv
 import dataclasses
 import io
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,17 +80,6 @@ def read_csv(
         InputError: if it is no such file.
     """
     parsed, problems = [], []
-    for number, fields in _rows(path, needed, optional):
-        try:
-            parsed.append((number, parse(fields)))
-        except ValueError as error:
-            problems.append(f"line {number}: {error}")
-    return parsed, problems
-
-
-def _rows(
-    path: epath.Path | Path, needed: Sequence[str], optional: Sequence[str]
-) -> Iterator[tuple[int, Fields]]:
     try:
         # A byte-order mark, as Excel writes it, is no part of the first column's name.
         text = path.read_bytes().decode("utf-8-sig")
@@ -106,7 +95,11 @@ def _rows(
                     "quotes"
                 )
             if cells:  # an empty line is none of the table's
-                yield number, dict(zip(columns, cells, strict=True))
+                fields = dict(zip(columns, cells, strict=True))
+                try:
+                    parsed.append((number, parse(fields)))
+                except ValueError as error:
+                    problems.append(f"line {number}: {error}")
             number = rows.line_num + 1
     except UnicodeDecodeError as error:
         raise InputError(
@@ -114,6 +107,7 @@ def _rows(
         ) from error
     except (OSError, csv.Error) as error:
         raise InputError(f"{path} is not a readable CSV file ({error})") from error
+    return parsed, problems
 
 
 def _check_columns(

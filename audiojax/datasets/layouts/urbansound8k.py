@@ -92,10 +92,10 @@ def read(settings: Settings) -> Info:
 
 def _found(audio: epath.Path) -> set[str]:
     """What lies in `audio/`'s folds, as in "fold1/x.wav"; hidden files do not count."""
-    folders = [folder for folder in audio.glob("fold*") if folder.is_dir()]
     return {
         f"{folder.name}/{path.name}"
-        for folder in folders
+        for folder in audio.glob("fold*")
+        if folder.is_dir()
         for path in folder.iterdir()
         if not path.name.startswith(".")
     }

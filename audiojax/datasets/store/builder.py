@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import absl.logging
 import numpy as np
@@ -30,8 +29,7 @@ Example = dict[str, Any]
 File = tuple[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Note:
+class Note(NamedTuple):
     """What is known of one sound file once it has been decoded.
 
     Attributes:
@@ -78,8 +76,8 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _decoded(content: bytes) -> str:
-    return content.decode("utf-8", "surrogateescape")
+def _decoded(value: Any) -> Any:
+    return value.decode("utf-8", "surrogateescape") if type(value) is bytes else value
 
 
 def _without_samples(example: Example) -> Example:
@@ -119,12 +117,11 @@ class AudioFiles(tfds.core.GeneratorBasedBuilder):
             decoded: examples of the files, instead of decoding them.
         """
         self.data_set, self.files = info, files
+        self.text = info.description or info.name
         self.on_clip, self.decoded = on_clip, decoded
         self.decode = functools.partial(decode, sample_rate=info.sample_rate)
         self._notes: list[Example] = []
-        config = tfds.core.BuilderConfig(
-            name=info.name, description=info.description or info.name
-        )
+        config = tfds.core.BuilderConfig(name=info.name, description=self.text)
         with quiet():
             super().__init__(config=config, data_dir=folder)
 
@@ -132,7 +129,7 @@ class AudioFiles(tfds.core.GeneratorBasedBuilder):
         text, flag = tfds.features.Text(), tfds.features.Scalar(np.bool_)
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.data_set.description or self.data_set.name,
+            description=self.text,
             homepage=self.data_set.homepage,
             features=tfds.features.FeaturesDict(
                 {
@@ -168,8 +165,7 @@ class AudioFiles(tfds.core.GeneratorBasedBuilder):
         """Decodes and stores all files.
 
         Args:
-            file_format: "array_record" for random access, on a disk; in a bucket only
-                "tfrecord" can be written.
+            file_format: "array_record" for random access; a bucket takes "tfrecord".
             pipeline_options: `apache_beam`'s, of `AudioFilesByBeam`.
         """
         self.download_and_prepare(
@@ -188,14 +184,8 @@ class AudioFiles(tfds.core.GeneratorBasedBuilder):
     def notes(self) -> Iterator[Note]:
         """What is known of each file, in order."""
         for example in self.source(NOTES):
-            yield Note(
-                filename=_decoded(example["filename"]),
-                num_samples=int(example["num_samples"]),
-                sha256=_decoded(example["sha256"]),
-                silent=bool(example["silent"]),
-                clipped=bool(example["clipped"]),
-                problem=_decoded(example["problem"]),
-            )
+            values = (example[name] for name in Note._fields)
+            yield Note(*map(_decoded, values))
 
     def source(self, split: str) -> Any:
         """Random access to a split's examples."""
@@ -215,7 +205,7 @@ with registered.skip_registration():  # its name is the other's
             import apache_beam as beam  # pyright: ignore[reportMissingImports]
 
             del dl_manager
-            one = self.decode
+            one = self.decode  # for the workers, without the builder
             decoded = (
                 pipeline
                 | beam.Create(list(enumerate(self.files)))

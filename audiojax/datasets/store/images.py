@@ -68,11 +68,9 @@ def image_cache(
     with locks.held(path.parent, f"{path.name}.lock", wait=True):
         if not path.exists():
             _check_room(path, shape)
+            every = np.arange(len(recordings))
             windows = batches.eval_batches(
-                recordings,
-                np.arange(len(recordings)),
-                batch_size=batch_size,
-                policy=policy,
+                recordings, every, batch_size=batch_size, policy=policy
             )
             _write(path, shape, windows, compute)
     try:

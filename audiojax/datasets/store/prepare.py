@@ -193,13 +193,10 @@ def _prepared(info: Info, store: Path) -> list[AudioFiles]:
     whole = AudioFiles(info, files, folder)
     if whole.data_path.exists():
         return [whole]
-    with tqdm(
-        total=len(files), desc=info.name, unit=" clips", disable=None, delay=0.5
-    ) as bar:
-        return [
-            _prepare(info, part, _folder(info, part, store), bar)
-            for part in _parts(files)
-        ]
+    options = {"desc": info.name, "unit": " clips", "disable": None, "delay": 0.5}
+    with tqdm(total=len(files), **options) as bar:
+        parts = [(part, _folder(info, part, store)) for part in _parts(files)]
+        return [_prepare(info, *part, bar) for part in parts]
 
 
 def _prepare(
