@@ -68,14 +68,11 @@ def read(settings: Settings) -> Info:
             f"config.data.split is {settings.split!r} and config.data.split_dir is "
             f"{settings.split_dir!r}; give one of them"
         )
-    root = _root(
-        source_folder(
-            settings.source_dir,
-            "gtzan",
-            "GTZAN's folder with the genres' folders, or with genres/ or "
-            "genres_original/ that holds them",
-        )
+    needed = (
+        "GTZAN's folder with the genres' folders, or with genres/ or genres_original/ "
+        "that holds them"
     )
+    root = _root(source_folder(settings.source_dir, "gtzan", needed))
     files, others = _files(root)
     strays = "files are no clips by their names and are left out"
     report = noted(root, "no_clips", others, strays)

@@ -46,19 +46,18 @@ def fetch(archive: Archive, data_dir: Path) -> Path:
     """
     folder = data_dir / archive.name
     with locks.held(data_dir, f"{archive.name}.lock", wait=True):
-        if not folder.exists():
-            with files.whole(folder, alone=True) as part:
-                part.mkdir()
-                packed = part / "archive.zip"
-                _download(archive, packed)
-                with zipfile.ZipFile(packed) as content:
-                    for (
-                        member
-                    ) in content.infolist():  # all in the archive's only folder
-                        _, _, member.filename = member.filename.partition("/")
-                        if member.filename:
-                            content.extract(member, part)
-                packed.unlink()
+        if folder.exists():
+            return folder
+        with files.whole(folder, alone=True) as part:
+            part.mkdir()
+            _download(archive, part / "archive.zip")
+            with zipfile.ZipFile(part / "archive.zip") as content:
+                for member in content.infolist():
+                    # The archive's only folder becomes this one.
+                    _, _, member.filename = member.filename.partition("/")
+                    if member.filename:
+                        content.extract(member, part)
+            (part / "archive.zip").unlink()
     return folder
 
 
