@@ -86,4 +86,4 @@ def load(name: str, folder: Path, data_dir: Path, **options):
 
 def astuples(recordings) -> list[tuple]:
     """The clips as plain tuples."""
-    return [dataclasses.astuple(clip) for clip in recordings.info.clips]
+    return [dataclasses.astuple(clip)[:4] for clip in recordings.info.clips]

@@ -16,9 +16,7 @@ from audiojax.datasets.layouts import (
     synthetic,
     urbansound8k,
 )
-from audiojax.datasets.layouts.table import Table
 from audiojax.datasets.recordings import Clip, Info, Recordings, Settings
-from audiojax.datasets.store import prepare
 from audiojax.errors import InputError
 
 # TensorFlow, imported later than this, only moves data here. At its start it would
@@ -38,7 +36,7 @@ __all__ = [
 ]
 
 # What reads the layout of those that are sound files.
-TABLES: dict[str, Callable[[Settings], Table]] = {
+TABLES: dict[str, Callable[[Settings], Info]] = {
     "esc50": functools.partial(esc50.read, "esc50"),
     "esc10": functools.partial(esc50.read, "esc10"),
     "urbansound8k": urbansound8k.read,
@@ -48,8 +46,10 @@ TABLES: dict[str, Callable[[Settings], Table]] = {
 }
 
 
-def _load(read: Callable[[Settings], Table], settings: Settings) -> Recordings:
-    return prepare.open_table(read(settings), settings)
+def _load(read: Callable[[Settings], Info], settings: Settings) -> Recordings:
+    from audiojax.datasets.store import prepare  # brings TensorFlow Datasets
+
+    return prepare.load(read(settings), settings)
 
 
 DATASETS: dict[str, Callable[[Settings], Recordings]] = {

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +17,8 @@ from audiojax.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
 
-NAME = "arrays"
+# Class names, and class numbers of each clip.
+Labels = tuple[list[str], list[tuple[int, ...]]]
 
 
 def from_arrays(
@@ -76,32 +75,23 @@ def from_arrays(
             f"{len(problems)} of {len(clips)} arrays are no audio: {listed(problems)}"
         )
     class_names, labels = _labels(label, classes, len(clips))
-    checks.check_names(NAME, class_names)
     sources = names if group is None else _text(group, "group", len(clips))
     folds = [1] * len(clips) if fold is None else _folds(fold, len(clips))
-    if fold is None:
-        by_name = [tuple(class_names[i] for i in of_clip) for of_clip in labels]
-        folds = splits.stratified(by_name, sources, num_folds, seed).tolist()
     info = Info(
-        name=NAME,
+        name="arrays",
         classes=tuple(class_names),
         sample_rate=sample_rate,
         clips=tuple(map(Clip, names, labels, folds, sources)),
         multi_label=np.ndim(label) == 2,
-        official_folds=fold is not None,
     )
+    if fold is None:
+        info = splits.made(info, num_folds, seed)
     digests = [_digest(clip) for clip in clips]
     checks.check_info(info, allow_leaks=allow_leaks)
     checks.check_copies(info, digests, allow_leaks=allow_leaks)
-    content = [
-        sample_rate,
-        info.classes,
-        [dataclasses.astuple(clip) for clip in info.clips],
-        digests,
-    ]
     return Recordings(
         info=info,
-        fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+        fingerprint=info.fingerprint(digests),
         lengths=np.array([len(clip) for clip in clips]),
         read=lambda index: _mono(clips[index]),
         in_memory=True,
@@ -173,9 +163,7 @@ def _folds(fold: Any, n: int) -> list[int]:
     return folds.tolist()
 
 
-def _labels(
-    label: Any, classes: Sequence[str] | None, n: int
-) -> tuple[list[str], list[tuple[int, ...]]]:
+def _labels(label: Any, classes: Sequence[str] | None, n: int) -> Labels:
     """Class names, and the class numbers of each of n clips."""
     try:
         labels = np.asarray(label)
@@ -189,29 +177,28 @@ def _labels(
     if labels.ndim == 2:
         return _from_columns(labels, classes)
     values = labels.tolist()
-    if all(isinstance(value, str) for value in values):
-        names = sorted(set(values)) if classes is None else list(classes)
-        if strange := sorted(set(values) - set(names)):
-            raise InputError(f"label names {listed(strange)}; classes has {names}")
-        return names, [(names.index(value),) for value in values]
-    if labels.dtype.kind not in "iu":
+    named = all(isinstance(value, str) for value in values)
+    if not named and labels.dtype.kind not in "iu":
         raise InputError(
             f"label has type {labels.dtype}; give names, or numbers of an integer type"
         )
     if classes is None:
-        numbers = sorted(set(values))
-        return [str(k) for k in numbers], [(numbers.index(k),) for k in values]
-    if min(values, default=0) < 0 or max(values, default=0) >= len(classes):
+        known = sorted(set(values))
+        return [str(value) for value in known], [(known.index(x),) for x in values]
+    names = list(classes)
+    if named:
+        if strange := sorted(set(values) - set(names)):
+            raise InputError(f"label names {listed(strange)}; classes has {names}")
+        return names, [(names.index(value),) for value in values]
+    if min(values, default=0) < 0 or max(values, default=0) >= len(names):
         raise InputError(
             f"label has numbers from {min(values)} to {max(values)}, but there are "
-            f"{len(classes)} classes, which count from 0"
+            f"{len(names)} classes, which count from 0"
         )
-    return list(classes), [(value,) for value in values]
+    return names, [(value,) for value in values]
 
 
-def _from_columns(
-    labels: np.ndarray, classes: Sequence[str] | None
-) -> tuple[list[str], list[tuple[int, ...]]]:
+def _from_columns(labels: np.ndarray, classes: Sequence[str] | None) -> Labels:
     """As `_labels`, from [N, classes] with 0 and 1."""
     names = [str(i) for i in range(labels.shape[1])] if classes is None else classes
     if len(names) != labels.shape[1] or not np.isin(labels, (0, 1)).all():

@@ -126,9 +126,8 @@ def train_batches(
             or weights that can't be drawn by.
     """
     indices = np.asarray(indices, np.int64)
-    row, mask = _rows(
-        len(indices), batch_size, lambda row: row % len(indices), start=start, rows=rows
-    )
+    row, mask = _rows(len(indices), batch_size, start, rows)
+    row %= len(indices)
     clip = order(indices, seed=seed, epoch=epoch, weights=weights)
     chance = _random(seed, epoch, _WINDOW).random(len(clip))
     lengths = recordings.lengths[clip]
@@ -157,10 +156,9 @@ def eval_batches(
     indices = np.asarray(indices, np.int64)
     lengths = recordings.lengths[indices]
     position, number = clips.every(lengths, policy)
-    clip, last = indices[position], len(position) - 1
-    row, mask = _rows(
-        len(clip), batch_size, lambda row: np.minimum(row, last), rows=rows
-    )
+    clip = indices[position]
+    row, mask = _rows(len(clip), batch_size, 0, rows)
+    row = np.minimum(row, len(clip) - 1)
     if image is None:
         place = clips.starts(lengths[position], policy, number)
     else:
@@ -169,21 +167,16 @@ def eval_batches(
 
 
 def _rows(
-    n: int,
-    batch_size: int,
-    fill: Callable[[np.ndarray], np.ndarray],
-    *,
-    start: int = 0,
-    rows: slice,
+    n: int, batch_size: int, start: int, rows: slice
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which of n examples stand in which row, and a mask: both [batches, B]."""
+    """Numbers from 0 of the rows, and a mask of those below n: both [batches, B]."""
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; give at least 1")
     if n < 1:
         raise InputError("there are no clips to make batches of")
     row = np.arange(num_batches(n, batch_size) * batch_size).reshape(-1, batch_size)
     row = row[start:, rows]
-    return fill(row), (row < n).astype(np.float32)
+    return row, (row < n).astype(np.float32)
 
 
 def _stream(
@@ -196,28 +189,22 @@ def _stream(
 ) -> Iterator[Batch]:
     """Batches fetched ahead, from now on, before the first is asked for.
 
-    Args:
-        recordings: the data set.
-        policy: how clips become rows.
-        image: all cached images, or None for audio.
-        clip: [batches, B] clip numbers.
-        place: [batches, B] the window's first sample, or its number among the images.
-        mask: [batches, B].
+    `clip`, `place` and `mask` are [batches, B]; a place is the window's first sample,
+    or its number among the images, if they are given.
     """
     if image is None:
         warn_of_cut_clips(recordings, policy)
-        content = functools.partial(_audio, recordings, policy)
-    else:
-        content = functools.partial(_images, image)
     labels = _labels(recordings.info)
 
     def fetch(clip: np.ndarray, place: np.ndarray, mask: np.ndarray) -> Batch:
         rows = {"label": labels[clip], "mask": mask, "index": clip.astype(np.int32)}
-        return content(clip, place) | rows
+        if image is None:
+            return _audio(recordings, policy, clip, place) | rows
+        return {"image": np.asarray(image[place], np.float32)} | rows
 
     if recordings.in_memory or not _tensorflow():
-        ahead = PARALLEL + PREFETCH - 1
         table = zip(clip, place, mask, strict=True)
+        ahead = PARALLEL + PREFETCH - 1
         stream = in_parallel(lambda row: fetch(*row), table, PARALLEL, ahead)
     else:
         stream = _by_tf_data(fetch, clip, place, mask)
@@ -305,12 +292,6 @@ def _audio(
         return {"audio": audio}
     length = clips.true_lengths(recordings.lengths[clip], policy)
     return {"audio": audio, "length": length}
-
-
-def _images(image: Any, clip: np.ndarray, place: np.ndarray) -> Batch:
-    """Images [B, mel, frames, C]."""
-    del clip
-    return {"image": np.asarray(image[place], np.float32)}
 
 
 def warn_of_cut_clips(recordings: Recordings, policy: ClipPolicy) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import logging
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -47,8 +47,7 @@ def check_info(info: Info, *, allow_leaks: bool = False) -> None:
         )
     check_names(info.name, info.classes)
     _check_folds(info)
-    sources = [clip.source for clip in info.clips]
-    pairs = _shared(info.clips, sources, [clip.fold for clip in info.clips])
+    pairs = _shared(info.clips, [clip.fold for clip in info.clips])
     _refuse(
         [pair for source, pair in pairs.items() if source not in info.shared_sources],
         f"{info.name}: clips of one recording are in several folds, which would "
@@ -125,18 +124,16 @@ def check_disjoint(
     Raises:
         InputError: if one is, unless that is allowed; the clips are named.
     """
-    indices = [*train_indices, *test_indices]
-    clips = [info.clips[i] for i in indices]
+    clips = [info.clips[i] for i in (*train_indices, *test_indices)]
     sides = [0] * len(train_indices) + [1] * len(test_indices)
-    pairs = _shared(clips, [clip.source for clip in clips], sides)
-    known = [source for source in pairs if source in info.shared_sources]
-    if known:
+    pairs = _shared(clips, sides)
+    if known := [source for source in pairs if source in info.shared_sources]:
         logger.warning(
             "%s: its own folds share %d recordings between training and test: %s",
             *(info.name, len(known), listed(pairs.pop(source) for source in known)),
         )
     _refuse(
-        list(pairs.values()),
+        pairs.values(),
         f"{info.name}: {len(pairs)} source recordings are on both sides of the split, "
         "which would flatter the result",
         "put the clips of a recording into one fold",
@@ -157,9 +154,9 @@ def check_copies(
     Raises:
         InputError: if there are such files, unless that is allowed; they are named.
     """
-    pairs = _shared(info.clips, digests, [clip.fold for clip in info.clips])
+    pairs = _shared(info.clips, [clip.fold for clip in info.clips], digests)
     _refuse(
-        list(pairs.values()),
+        pairs.values(),
         f"{info.name}: {len(pairs)} sounds are in several folds, the same to the bit, "
         "which would flatter the result",
         "delete the copies, or put them into one fold",
@@ -182,11 +179,9 @@ def check_random(info: Info, *, allow_leaks: bool = False) -> None:
             "leave config.data.split out",
             allow_leaks,
         )
-    pairs = _shared(
-        info.clips, [clip.source for clip in info.clips], range(len(info.clips))
-    )
+    pairs = _shared(info.clips, range(len(info.clips)))
     _refuse(
-        list(pairs.values()),
+        pairs.values(),
         f"config.data.split is 'random', but {len(pairs)} recordings of {info.name} "
         "have several clips, which would come to both sides and flatter the result",
         "set config.data.split='stratified', which keeps them together",
@@ -250,9 +245,10 @@ def _check_folds(info: Info) -> None:
 
 
 def _shared(
-    clips: Sequence[Clip], keys: Iterable[str], sides: Iterable[int]
+    clips: Sequence[Clip], sides: Iterable[int], keys: Iterable[str] | None = None
 ) -> dict[str, str]:
-    """Keys that are on several sides, and the first two clips that have one so."""
+    """Keys, or else sources, that are on several sides, and two clips that have one."""
+    keys = [clip.source for clip in clips] if keys is None else keys
     first: dict[str, tuple[str, int]] = {}
     pairs: dict[str, str] = {}
     for clip, key, side in zip(clips, keys, sides, strict=True):
@@ -262,7 +258,7 @@ def _shared(
     return pairs
 
 
-def _refuse(pairs: Sequence[str], found: str, remedy: str, allowed: bool) -> None:
+def _refuse(pairs: Collection[str], found: str, remedy: str, allowed: bool) -> None:
     """Raises for pairs that leak, or only warns of them."""
     if pairs and not allowed:
         raise InputError(f"{found}: {listed(pairs)}; {remedy}, {GO_ON}")

@@ -56,7 +56,7 @@ def split(
         )
     folds = np.array([clip.fold for clip in info.clips])
     others, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-    held = _held_out(info, folds[others], others, fold, validation)
+    held = _held_out(info, others, fold, validation)
     train, held = others[~held], others[held]
     checks.check_split(info, train, test, allow_leaks=allow_leaks)
     return Split(train, _unshared(info, held, np.concatenate([train, test])), test)
@@ -80,29 +80,23 @@ def check_validation(validation: str | None) -> None:
 
 
 def _held_out(
-    info: Info,
-    folds: np.ndarray,
-    indices: np.ndarray,
-    fold: int,
-    validation: str | None,
+    info: Info, indices: np.ndarray, fold: int, validation: str | None
 ) -> np.ndarray:
-    """Which of the clips `indices`, in those folds, are for validation."""
+    """Which of the clips `indices`, all outside the test fold, are for validation."""
+    clips = [info.clips[i] for i in indices]
     if validation is None:
-        return np.zeros(len(indices), bool)
+        return np.zeros(len(clips), bool)
     if validation == "fold":
         if len(info.folds) < 3:
             raise InputError(
                 "config.sweep.validation is 'fold', which needs three folds; "
                 f"{info.name} has {len(info.folds)}; give a share such as 0.15"
             )
-        after = (info.folds.index(fold) + 1) % len(info.folds)
-        return folds == info.folds[after]
+        after = info.folds[(info.folds.index(fold) + 1) % len(info.folds)]
+        return np.array([clip.fold == after for clip in clips])
     check_validation(validation)
-    share = float(validation)
-    clips = [info.clips[i] for i in indices]
-    return splits.hold_out(
-        [clip.labels for clip in clips], [clip.source for clip in clips], share, seed=0
-    )
+    labels, sources = [x.labels for x in clips], [x.source for x in clips]
+    return splits.hold_out(labels, sources, float(validation), seed=0)
 
 
 def _unshared(info: Info, held: np.ndarray, others: np.ndarray) -> np.ndarray:

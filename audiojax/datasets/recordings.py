@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,20 +52,15 @@ class Settings:
     allow_leaks: bool = False
 
     def __post_init__(self):
-        choices = {"split": SPLITS, "on_bad_file": ON_BAD_FILE}
-        for name, known in choices.items():
-            value = getattr(self, name)
-            if value not in known:
+        for name, known in (("split", SPLITS), ("on_bad_file", ON_BAD_FILE)):
+            if (value := getattr(self, name)) not in known:
+                choices = ", ".join(map(repr, known))
                 raise InputError(
-                    f"config.data.{name} is {value!r}; give one of "
-                    f"{', '.join(map(repr, known))}"
+                    f"config.data.{name} is {value!r}; give one of {choices}"
                 )
-        least = {"sample_rate": 1, "seed": 0, "num_folds": 2}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise InputError(
-                    f"{name} is {getattr(self, name)}; give at least {smallest}"
-                )
+        for name, least in (("sample_rate", 1), ("seed", 0), ("num_folds", 2)):
+            if (value := getattr(self, name)) < least:
+                raise InputError(f"{name} is {value}; give at least {least}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +72,14 @@ class Clip:
         labels: class numbers, from 0: one, unless the data set is multi-label.
         fold: the part of the data set it stands in, from 1.
         source: the recording it was cut from; clips of one recording sound alike.
+        path: where its sound file lies; None for what is not read from files.
     """
 
     filename: str
     labels: tuple[int, ...]
     fold: int
     source: str
+    path: os.PathLike[str] | None = None
 
     @property
     def label(self) -> int:
@@ -105,7 +105,11 @@ class Info:
             Results are comparable only if those folds are kept as they are.
         multi_label: whether a clip may have several labels, or none.
         official_folds: whether the folds are the publisher's; False for made ones.
-        report: what was noticed while the audio was prepared, in words of JSON.
+        report: what was noticed while files were found and read, in words of JSON.
+        known_broken: file names that are known to be broken as published: left out
+            with a warning if they can't be read, whatever `Settings.on_bad_file` says.
+        description: of the data set, in a sentence.
+        homepage: of the data set, an address.
     """
 
     name: str
@@ -116,6 +120,9 @@ class Info:
     multi_label: bool = False
     official_folds: bool = True
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    known_broken: tuple[str, ...] = ()
+    description: str = ""
+    homepage: str = ""
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -131,6 +138,12 @@ class Info:
     def num_classes(self) -> int:
         """How many classes there are."""
         return len(self.classes)
+
+    def fingerprint(self, digests: Sequence[str]) -> str:
+        """A hex string that names the exact content, by a sum [N] of each clip's."""
+        clips = [dataclasses.astuple(clip)[:4] for clip in self.clips]  # wherever it is
+        content = json.dumps([self.sample_rate, self.classes, clips, digests])
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,8 +8,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from audiojax.datasets import checks
-from audiojax.datasets.layouts.table import Table
-from audiojax.datasets.recordings import Settings
+from audiojax.datasets.recordings import Info, Settings
 from audiojax.errors import InputError, listed
 
 # A clip's class, or all of its classes, by name or number.
@@ -17,36 +16,34 @@ Label = str | int
 Labels = Sequence[Label | tuple[Label, ...]]
 
 
-def chosen(table: Table, settings: Settings) -> Table:
-    """The table with the folds of `settings.split`: its own, or others made here.
+def chosen(info: Info, settings: Settings) -> Info:
+    """The data set with the folds of `settings.split`: its own, or others made here.
 
     Raises:
         InputError: if they can't be made, or would leak; see `checks.check_random`.
     """
-    if settings.split == "random":
-        info = table.info(settings.sample_rate)
+    if settings.split is None:
+        return info
+    random = settings.split == "random"
+    if random:
         checks.check_random(info, allow_leaks=settings.allow_leaks)
-        return made(table, settings, [row.filename for row in table.rows])
-    if settings.split == "stratified":
-        return made(table, settings, [row.source for row in table.rows])
-    return table
+    return made(info, settings.num_folds, settings.seed, by_source=not random)
 
 
-def made(table: Table, settings: Settings, sources: Sequence[str]) -> Table:
-    """The table with stratified folds, clips of one of `sources` [N] together.
+def made(info: Info, num_folds: int, seed: int, *, by_source: bool = True) -> Info:
+    """The data set with stratified folds, the clips of a source together or not.
 
     Raises:
         InputError: if a class has fewer sources than there are folds, which a
             misspelt one has too.
     """
-    checks.check_names(table.name, table.classes)
-    labels = [tuple(table.classes[i] for i in row.labels) for row in table.rows]
-    folds = stratified(labels, sources, settings.num_folds, settings.seed).tolist()
-    rows = [
-        dataclasses.replace(row, fold=fold)
-        for row, fold in zip(table.rows, folds, strict=True)
-    ]
-    return dataclasses.replace(table, rows=tuple(rows), official_folds=False)
+    checks.check_names(info.name, info.classes)
+    labels = [tuple(info.classes[i] for i in clip.labels) for clip in info.clips]
+    sources = [clip.source if by_source else clip.filename for clip in info.clips]
+    folds = stratified(labels, sources, num_folds, seed).tolist()
+    pairs = zip(info.clips, folds, strict=True)
+    clips = tuple(dataclasses.replace(clip, fold=fold) for clip, fold in pairs)
+    return dataclasses.replace(info, clips=clips, official_folds=False)
 
 
 def stratified(
@@ -87,7 +84,7 @@ def hold_out(
     """A share of the clips of every class, by source, chosen as `stratified` does.
 
     Args:
-        labels: [N] class or tuple of classes of each clip, by name or number.
+        labels: [N] classes of each clip, as for `stratified`.
         sources: [N] the recording, or the group, that each clip belongs to.
         share: of the clips to hold out, between 0 and 1. Where each source has one
             class, at least one source of every class is held out, and one is not.
@@ -143,13 +140,7 @@ def _count(
 
 
 def _assign(counts: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:
-    """The part [S] that each source goes to.
-
-    Args:
-        counts: [S, C] clips of each class in each source.
-        wanted: [P, C] clips of each class that each part should get.
-        seed: of the order.
-    """
+    """The part [S] for each source of `counts` [S, C], parts to get `wanted` [P, C]."""
     if seed < 0:
         raise InputError(f"the seed of a split is {seed}; give at least 0")
     total = counts.sum(axis=0)

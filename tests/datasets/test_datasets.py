@@ -1,7 +1,7 @@
 import pytest
 
 from audiojax import datasets
-from audiojax.datasets.store import folders
+from audiojax.datasets import store
 from audiojax.errors import InputError, listed
 
 
@@ -28,20 +28,20 @@ def test_synthetic_has_no_source_dir():
 
 def test_data_dir_given_or_of_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIOJAX_DATA_DIR", str(tmp_path / "a"))
-    assert folders.data_dir(None) == tmp_path / "a"
-    assert folders.data_dir(str(tmp_path / "b" / "c")) == tmp_path / "b" / "c"
+    assert store.data_dir(None) == tmp_path / "a"
+    assert store.data_dir(str(tmp_path / "b" / "c")) == tmp_path / "b" / "c"
     monkeypatch.delenv("AUDIOJAX_DATA_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert folders.data_dir(None) == tmp_path / ".cache" / "audiojax"
-    assert folders.data_dir("~/data") == tmp_path / "data"
+    assert store.data_dir(None) == tmp_path / ".cache" / "audiojax"
+    assert store.data_dir("~/data") == tmp_path / "data"
 
 
 def test_data_dir_must_be_a_local_folder(tmp_path):
     with pytest.raises(InputError, match="disk of this machine"):
-        folders.data_dir("gs://bucket/data")
+        store.data_dir("gs://bucket/data")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="can't be made"):
-        folders.data_dir(str(tmp_path / "file" / "data"))
+        store.data_dir(str(tmp_path / "file" / "data"))
 
 
 def test_listed():

@@ -1,1 +1,1 @@
-"""How data sets lie on a disk, one a file, each read into a `Table`."""
+"""How data sets lie on a disk, one a file, each read into an `Info`."""

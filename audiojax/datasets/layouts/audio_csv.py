@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import collections
-import csv
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from audiojax.datasets import splits
-from audiojax.datasets.layouts.audio_folder import PARTS, fold_order, outside
-from audiojax.datasets.layouts.table import Row, Table
-from audiojax.datasets.recordings import Settings
+from audiojax.datasets.layouts.audio_folder import PARTS, folds_of, outside
+from audiojax.datasets.layouts.table import Fields, read_csv
+from audiojax.datasets.recordings import Clip, Info, Settings
 from audiojax.errors import InputError, listed
 
 NEEDED = ("filename", "label")
@@ -22,29 +19,11 @@ PREFERRED = "metadata.csv"
 # Between the labels of one cell.
 SEPARATOR = ";"
 
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """One row of the CSV, checked by itself.
-
-    Attributes:
-        number: of the line, from 1.
-        filename: relative to the CSV's folder.
-        labels: as written; empty for an empty cell.
-        fold: from 1; 0 without such a column.
-        split: one of `PARTS`; "" without such a column.
-        group: "" without such a column, or where the cell is empty.
-    """
-
-    number: int
-    filename: str
-    labels: tuple[str, ...]
-    fold: int
-    split: str
-    group: str
+# A clip, whose labels and fold are yet to be numbered, its classes, and its split.
+Row = tuple[Clip, tuple[str, ...], str]
 
 
-def read(settings: Settings) -> Table:
+def read(settings: Settings) -> Info:
     """Reads the CSV and checks every row, before any sound is opened.
 
     Columns are filename, relative to the CSV's folder; label; and if there are such:
@@ -63,45 +42,49 @@ def read(settings: Settings) -> Table:
     """
     path = _find(settings.source_dir)
     root = path.parent
-    lines, problems = [], []
-    for number, fields in _fields(path):
-        try:
-            lines.append(_parse(number, fields))
-        except ValueError as error:
-            problems.append(f"line {number}: {error}")
-    multi_label = any(len(line.labels) > 1 for line in lines)
-    problems += _contradictions(lines, multi_label)
-    problems += [
-        f"line {line.number}: {wrong}"
-        for line in lines
-        if (wrong := _unusable(root / line.filename, line.filename, root))
-    ]
+    lines, problems = read_csv(path, _parse, NEEDED, OPTIONAL)
+    multi_label = any(len(labels) > 1 for _, (_, labels, _) in lines)
+    first: dict[str, int] = {}
+    for number, (clip, labels, _) in lines:
+        if (before := first.setdefault(clip.filename, number)) != number:
+            problems.append(
+                f"line {number}: {clip.filename} is in line {before} already; give "
+                f"several labels in one cell, with {SEPARATOR!r} between them"
+            )
+        if not labels and not multi_label:
+            problems.append(
+                f"line {number}: label is missing, which only means something where "
+                "another row has several"
+            )
+        if wrong := _unusable(root / clip.filename, clip.filename, root):
+            problems.append(f"line {number}: {wrong}")
     if problems:
         raise InputError(f"{path} has {len(problems)} faults: {listed(problems)}")
     if not lines:
         raise InputError(f"{path} has no rows; give one for each clip")
-    table = _table(root, lines, multi_label)
-    if lines[0].fold or lines[0].split:
-        return table
-    return splits.made(table, settings, [row.source for row in table.rows])
-
-
-def _table(root: Path, lines: list[Line], multi_label: bool) -> Table:
-    classes = sorted({label for line in lines for label in line.labels})
-    label = {name: i for i, name in enumerate(classes)}
-    parts = sorted({line.split for line in lines if line.split})
-    fold = {name: i for i, name in enumerate(fold_order(parts), 1)} if parts else {}
-    rows = tuple(
-        Row(
-            path=root / line.filename,
-            filename=line.filename,
-            labels=tuple(sorted(label[name] for name in line.labels)),
-            fold=fold.get(line.split, line.fold),
-            source=line.group or line.filename,
+    rows = [row for _, row in lines]
+    classes = sorted({label for _, labels, _ in rows for label in labels})
+    number_of = {name: i for i, name in enumerate(classes)}
+    parts = {split for _, _, split in rows if split}
+    fold = folds_of(parts) if parts else {}
+    clips = tuple(
+        dataclasses.replace(
+            clip,
+            labels=tuple(sorted(number_of[label] for label in labels)),
+            fold=fold.get(split, clip.fold),
+            path=root / clip.filename,
         )
-        for line in lines
+        for clip, labels, split in rows
     )
-    return Table("audio_csv", tuple(classes), rows, multi_label=multi_label)
+    info = Info(
+        name="audio_csv",
+        classes=tuple(classes),
+        sample_rate=settings.sample_rate,
+        clips=clips,
+        multi_label=multi_label,
+    )
+    given = parts or clips[0].fold
+    return info if given else splits.made(info, settings.num_folds, settings.seed)
 
 
 def _find(source_dir: str | None) -> Path:
@@ -129,58 +112,7 @@ def _find(source_dir: str | None) -> Path:
     return found[0]
 
 
-def _fields(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells by column of every row; an InputError if it is no table."""
-    try:
-        # A byte-order mark, as Excel writes it, is no part of the first column's name.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, strict=True)
-            columns = next(lines, [])
-            _check_columns(path, columns)
-            number = lines.line_num + 1
-            for cells in lines:
-                if cells:  # an empty line is none of the table's
-                    yield number, _by_column(path, number, columns, cells)
-                number = lines.line_num + 1
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not in UTF-8 ({error}); save it as CSV in UTF-8"
-        ) from error
-    except (OSError, csv.Error) as error:
-        raise InputError(f"{path} is not a readable CSV file ({error})") from error
-
-
-def _check_columns(path: Path, columns: list[str]) -> None:
-    missing = [name for name in NEEDED if name not in columns]
-    found = ", ".join(map(repr, columns)) or "none"
-    if missing and len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
-        raise InputError(
-            f"{path} has one column only, {found}; put commas between the columns"
-        )
-    if missing:
-        raise InputError(
-            f"{path} lacks the columns {', '.join(missing)}; it has {found}, expected "
-            f"are {', '.join(NEEDED)}, and if wanted {', '.join(OPTIONAL)}"
-        )
-    twice = [name for name, n in collections.Counter(columns).items() if n > 1]
-    if {*twice} & {*NEEDED, *OPTIONAL}:
-        raise InputError(f"{path} has columns twice: {', '.join(twice)}; keep one each")
-    if "fold" in columns and "split" in columns:
-        raise InputError(f"{path} has the columns fold and split; keep one of them")
-
-
-def _by_column(
-    path: Path, number: int, columns: list[str], cells: list[str]
-) -> dict[str, str]:
-    if len(cells) != len(columns):
-        raise InputError(
-            f"{path}, line {number}: {len(cells)} cells, but the first line names "
-            f"{len(columns)} columns; put a text that holds a comma into quotes"
-        )
-    return dict(zip(columns, cells, strict=True))
-
-
-def _parse(number: int, fields: dict[str, str]) -> Line:
+def _parse(fields: Fields) -> Row:
     """One row; a ValueError says what is wrong with it."""
     name = PurePosixPath(fields["filename"])
     if not fields["filename"]:
@@ -203,32 +135,8 @@ def _parse(number: int, fields: dict[str, str]) -> Line:
         raise ValueError(f"fold is {fold!r}, not a whole number from 1")
     if "split" in fields and split.lower() not in PARTS:
         raise ValueError(f"split is {split!r}, not one of {', '.join(PARTS)}")
-    return Line(
-        number=number,
-        filename=str(name),
-        labels=labels,
-        fold=int(fold),
-        split=split.lower(),
-        group=fields.get("group", ""),
-    )
-
-
-def _contradictions(lines: list[Line], multi_label: bool) -> list[str]:
-    """Files that come twice, and cells without a label where each needs one."""
-    problems = []
-    first: dict[str, int] = {}
-    for line in lines:
-        if (before := first.setdefault(line.filename, line.number)) != line.number:
-            problems.append(
-                f"line {line.number}: {line.filename} is in line {before} already; "
-                f"give several labels in one cell, with {SEPARATOR!r} between them"
-            )
-        if not line.labels and not multi_label:
-            problems.append(
-                f"line {line.number}: label is missing, which only means something "
-                "where another row has several"
-            )
-    return problems
+    source = fields.get("group") or str(name)
+    return Clip(str(name), (), int(fold), source), labels, split.lower()
 
 
 def _unusable(path: Path, name: str, root: Path) -> str | None:

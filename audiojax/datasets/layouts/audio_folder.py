@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import soundfile
 
 from audiojax.datasets import splits
-from audiojax.datasets.layouts.table import Row, Table
-from audiojax.datasets.recordings import Settings
+from audiojax.datasets.layouts.table import noted, source_folder
+from audiojax.datasets.recordings import Clip, Info, Settings
 from audiojax.errors import InputError, listed
-
-logger = logging.getLogger(__name__)
 
 # What is taken for a sound by its name: what libsndfile reads, and other sounds, which
 # it refuses; that is better than to pass them over.
@@ -37,7 +34,7 @@ ORDER = ("test", "validation", "train")
 JUNK = "__MACOSX"
 
 
-def read(settings: Settings) -> Table:
+def read(settings: Settings) -> Info:
     """Finds the sounds of a folder, without opening any.
 
     The layout is SOURCE_DIR/CLASS/.../FILE, and folds are made, each file being its own
@@ -53,47 +50,31 @@ def read(settings: Settings) -> Table:
         InputError: if it is not such a folder, has an empty class or symbolic links
             that lead out of it, or sounds outside of its classes.
     """
-    if settings.source_dir is None:
-        raise InputError(
-            "audio_folder needs config.data.source_dir: a folder with a folder of "
-            "sounds for each class"
-        )
-    root = Path(settings.source_dir).expanduser()
-    if not root.is_dir():
-        raise InputError(
-            f"source_dir {root} is not a folder; give one with a folder of sounds for "
-            "each class"
-        )
+    needed = "a folder with a folder of sounds for each class"
+    root = Path(source_folder(settings.source_dir, "audio_folder", needed))
     parts = _parts(root)
-    depth = 1 if parts is None else 2
+    depth = 2 if parts else 1
     names, others = _files(root, depth)
-    classes = _classes(root, parts, names)
+    class_of = {name: name.split("/")[depth - 1] for name in names}
+    classes = _classes(root, parts, set(class_of.values()))
     label = {name: i for i, name in enumerate(classes)}
-    fold = {} if parts is None else {name: i for i, name in enumerate(parts, 1)}
-    rows = tuple(
-        Row(
-            path=root / name,
-            filename=name,
-            labels=(label[name.split("/")[depth - 1]],),
-            fold=fold.get(name.split("/")[0], 1),
-            source=name,
-        )
-        for name in names
+    clips = tuple(
+        Clip(name, (label[kind],), parts.get(name.split("/")[0], 1), name, root / name)
+        for name, kind in class_of.items()
     )
-    if others:
-        logger.warning(
-            "%s: %d files are no sounds by their names and are left out: %s",
-            *(root, len(others), listed(others)),
-        )
-    report = {"not_sounds": others} if others else {}
-    table = Table("audio_folder", classes, rows, report=report)
-    if parts is None:
-        return splits.made(table, settings, names)
-    return table
+    words = "files are no sounds by their names and are left out"
+    info = Info(
+        name="audio_folder",
+        classes=classes,
+        sample_rate=settings.sample_rate,
+        clips=clips,
+        report=noted(root, "not_sounds", others, words),
+    )
+    return info if parts else splits.made(info, settings.num_folds, settings.seed)
 
 
-def fold_order(names: Sequence[str]) -> list[str]:
-    """Names of parts, such as "train" and "val", in the order of their folds.
+def folds_of(names: Collection[str]) -> dict[str, int]:
+    """The fold, from 1, of each part, by names such as "train" and "val".
 
     Raises:
         InputError: if two of them are the same part, or one is missing.
@@ -104,41 +85,34 @@ def fold_order(names: Sequence[str]) -> list[str]:
             f"the parts are {', '.join(sorted(names))}; give train, and one each of "
             "test and validation, or one of the two"
         )
-    return [kinds[kind] for kind in ORDER if kind in kinds]
+    order = [kinds[kind] for kind in ORDER if kind in kinds]
+    return {name: fold for fold, name in enumerate(order, 1)}
 
 
 def outside(path: Path, root: Path) -> str | None:
     """What is wrong with where a path leads to, links followed; None if nothing is."""
-    target = _target(path)
-    if not target.is_relative_to(_target(root)):
+    # Unlike `Path.resolve` this bears links in a circle.
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         return "is a symbolic link out of the folder"
     if path.is_symlink() and not os.path.exists(path):
         return "is a symbolic link to nothing"
     return None
 
 
-def _target(path: Path) -> Path:
-    """Where a path leads to; unlike `Path.resolve` it bears links in a circle."""
-    return Path(os.path.realpath(path))
-
-
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name == JUNK
-
-
-def _parts(root: Path) -> list[str] | None:
-    """The parts in the order of their folds; None if its folders are classes."""
+def _parts(root: Path) -> dict[str, int]:
+    """The parts' folds by name; none if the folders are classes."""
     names = [path.name for path in _entries(root) if path.is_dir()]
     kinds = {PARTS.get(name.lower()) for name in names}
     if "train" not in kinds or None in kinds or len(names) < 2:
-        return None
-    return fold_order(names)
+        return {}
+    return folds_of(names)
 
 
 def _entries(folder: Path) -> list[Path]:
     """What a folder shows, by name: a file system has no order."""
     try:
-        return sorted(path for path in folder.iterdir() if not _hidden(path))
+        names = sorted(name for name in os.listdir(folder) if name != JUNK)
+        return [folder / name for name in names if not name.startswith(".")]
     except OSError as error:
         raise InputError(f"{folder} can't be read ({error.strerror})") from error
 
@@ -151,11 +125,11 @@ def _files(root: Path, depth: int) -> tuple[list[str], list[str]]:
             the tree, and for what is neither file nor folder.
     """
     sounds, others, problems = [], [], []
-    seen: dict[Path, str] = {}
-    true_root = _target(root)
+    seen: dict[str, str] = {}
+    true_root = os.path.realpath(root)
     for path in _walk(root, root, problems):
         name = path.relative_to(root).as_posix()
-        target = _target(path) if path.is_symlink() else true_root / name
+        target = os.path.realpath(path) if path.is_symlink() else f"{true_root}/{name}"
         if path.suffix.lower() not in SUFFIXES:
             others.append(name)
         elif name.count("/") < depth:
@@ -185,11 +159,9 @@ def _walk(folder: Path, root: Path, problems: list[str]) -> Iterator[Path]:
             problems.append(f"{name} is neither a file nor a folder")
 
 
-def _classes(
-    root: Path, parts: Sequence[str] | None, names: Sequence[str]
-) -> tuple[str, ...]:
-    """Class names in order; every class's folder must hold a sound."""
-    tops = [root] if parts is None else [root / part for part in parts]
+def _classes(root: Path, parts: Iterable[str], found: set[str]) -> tuple[str, ...]:
+    """Class names in order; every one must be among those found to hold a sound."""
+    tops = [root / part for part in parts] or [root]
     folders = {path.name for top in tops for path in _entries(top) if path.is_dir()}
     if not folders:
         raise InputError(
@@ -197,9 +169,7 @@ def _classes(
             "folder with its name, or list them in a CSV file and set "
             "config.data.name='audio_csv'"
         )
-    depth = 1 if parts is None else 2
-    empty = sorted(folders - {name.split("/")[depth - 1] for name in names})
-    if empty:
+    if empty := sorted(folders - found):
         raise InputError(
             f"{root} has folders of classes without a sound: {listed(empty)}; fill "
             "them or delete them"

@@ -7,31 +7,18 @@ read: `meta/esc50.csv` and the files it names in `audio/`.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from pathlib import PurePosixPath
 
-from etils import epath
-
-from audiojax.datasets.layouts.table import (
-    Row,
-    Table,
-    ambiguous,
-    numbered,
-    published_lines,
-    repeated,
-    source_folder,
-    whole_number,
-)
-from audiojax.datasets.recordings import Settings
-from audiojax.datasets.store import download, folders
-from audiojax.errors import InputError, listed
+from audiojax.datasets.layouts.table import Fields, published, source_folder
+from audiojax.datasets.recordings import Clip, Info, Settings
+from audiojax.datasets.store import data_dir, download
+from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
 FOLDS = range(1, 6)
-DESCRIPTION = "Five-second clips of sounds around us, in five folds."
 NUM_CLASSES = {"esc50": 50, "esc10": 10}
 
 # The last revision. Its sum is the one that several public projects note for this file.
@@ -47,20 +34,7 @@ RELEASE = download.Archive(
 SHARED_SOURCES = ("131943", "134049", "209698", "234879")
 
 
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """One line of `meta/esc50.csv`, in the columns' own words."""
-
-    filename: str
-    fold: int
-    target: int
-    category: str
-    esc10: bool
-    src_file: str
-    take: str
-
-
-def read(name: str, settings: Settings) -> Table:
+def read(name: str, settings: Settings) -> Info:
     """Reads ESC-50's or ESC-10's table and checks every line of it.
 
     Args:
@@ -73,87 +47,47 @@ def read(name: str, settings: Settings) -> Table:
     """
     source_dir = settings.source_dir
     if source_dir is None:
-        store = folders.data_dir(settings.data_dir)
-        source_dir = str(download.fetch(RELEASE, store))
-    source = source_folder(source_dir, "ESC-50")
-    path = source / "meta" / "esc50.csv"
-    if not path.is_file():
-        raise InputError(
-            f"{source} has no meta/esc50.csv; give the folder that holds ESC-50's "
-            "meta/ and audio/ as source_dir"
-        )
-    lines = _read_lines(path, source / "audio")
-    if name == "esc10":
-        lines = [line for line in lines if line.esc10]
-    if not lines:
-        raise InputError(f"{path} has no rows for {name}")
-    classes, labels = numbered((line.target, line.category) for line in lines)
-    found, whole = len(classes), NUM_CLASSES[name]
-    if found != whole:
-        logger.info(
-            "%s holds %d clips of %d classes, not all %d of %s: labels count those %d",
-            *(path, len(lines), found, whole, name, found),
-        )
-    rows = tuple(
-        Row(
-            path=source / "audio" / line.filename,
-            filename=line.filename,
-            labels=(labels[line.target],),
-            fold=line.fold,
-            source=line.src_file,
-        )
-        for line in lines
+        source_dir = str(download.fetch(RELEASE, data_dir(settings.data_dir)))
+    source = source_folder(source_dir, name, "ESC-50's, with meta/ and audio/")
+    classes, clips = published(
+        source,
+        "meta/esc50.csv",
+        _clip,
+        COLUMNS,
+        number="target",
+        name="category",
+        exists=lambda path: (source / "audio" / path).is_file(),
+        keep=lambda fields: name == "esc50" or fields["esc10"] == "True",
     )
-    return Table(
+    if not clips:
+        raise InputError(f"{source}/meta/esc50.csv has no rows for {name}")
+    if len(classes) != NUM_CLASSES[name]:
+        logger.info(
+            "%s holds %d clips of %d classes, not all %d of %s: labels count those",
+            *(source, len(clips), len(classes), NUM_CLASSES[name], name),
+        )
+    return Info(
         name=name,
         classes=classes,
-        rows=rows,
-        shared_sources=_shared(rows),
-        description=DESCRIPTION,
+        sample_rate=settings.sample_rate,
+        clips=clips,
+        shared_sources=tuple(
+            source
+            for source in SHARED_SOURCES
+            if len({clip.fold for clip in clips if clip.source == source}) > 1
+        ),
+        description="Five-second clips of sounds around us, in five folds.",
         homepage="https://github.com/karolpiczak/ESC-50",
     )
 
 
-def _shared(rows: tuple[Row, ...]) -> tuple[str, ...]:
-    """Those of `SHARED_SOURCES` that are in several folds here."""
-    return tuple(
-        source
-        for source in SHARED_SOURCES
-        if len({row.fold for row in rows if row.source == source}) > 1
-    )
-
-
-def _read_lines(path: epath.Path, audio: epath.Path) -> list[Line]:
-    """All lines of the CSV, or one error for all that is wrong with them."""
-    lines, problems = published_lines(path, COLUMNS, _parse)
-    problems += repeated(line.filename for line in lines)
-    pairs = ((line.target, line.category) for line in lines)
-    problems += ambiguous(pairs, ("target", "category"))
-    problems += [
-        f"{line.filename} is not in {audio}"
-        for line in lines
-        if not (audio / line.filename).is_file()
-    ]
-    if problems:
-        raise InputError(f"{path} has {len(problems)} faults: {listed(problems)}")
-    return lines
-
-
-def _parse(text: dict[str, str]) -> Line:
+def _clip(fields: Fields) -> Clip:
     """One line of the CSV; a ValueError says what is wrong with it."""
-    if text["fold"] not in map(str, FOLDS):
-        raise ValueError(f"fold is {text['fold']!r}, not one of 1 to 5")
-    if text["esc10"] not in ("True", "False"):
-        raise ValueError(f"esc10 is {text['esc10']!r}, not True or False")
-    name = PurePosixPath(text["filename"])
-    if name.is_absolute() or ".." in name.parts:
-        raise ValueError(f"filename {text['filename']!r} leaves the folder audio/")
-    return Line(
-        filename=str(name),
-        fold=int(text["fold"]),
-        target=whole_number("target", text["target"]),
-        category=text["category"],
-        esc10=text["esc10"] == "True",
-        src_file=text["src_file"],
-        take=text["take"],
-    )
+    if fields["fold"] not in map(str, FOLDS):
+        raise ValueError(f"fold is {fields['fold']!r}, not one of 1 to 5")
+    if fields["esc10"] not in ("True", "False"):
+        raise ValueError(f"esc10 is {fields['esc10']!r}, not True or False")
+    path = PurePosixPath(fields["filename"])
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"filename {fields['filename']!r} leaves the folder audio/")
+    return Clip(str(path), (), int(fields["fold"]), fields["src_file"], path)

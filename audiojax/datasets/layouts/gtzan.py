@@ -15,8 +15,8 @@ import re
 from etils import epath
 
 from audiojax.datasets import splits
-from audiojax.datasets.layouts.table import Row, Table, repeated, source_folder
-from audiojax.datasets.recordings import Settings
+from audiojax.datasets.layouts.table import noted, repeated, source_folder
+from audiojax.datasets.recordings import Clip, Info, Settings
 from audiojax.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ GENRES = (
 NUM_CLIPS = 1000
 # Where releases keep the genres' folders; "" is the folder given itself.
 PLACES = ("genres", "genres_original", "")
-# A clip's name, with or without what the format is called.
-NAME = re.compile(r"([a-z]+)\.([0-9]{5})(\.[A-Za-z0-9]+)?")
+# A clip's name, its genre in it, with or without what the format is called.
+NAME = re.compile(rf"(({'|'.join(GENRES)})\.[0-9]{{5}})(\.[A-Za-z0-9]+)?")
 # As published, it is no sound.
 BROKEN = "jazz.00054"
 # What published lists are called, in the order in which their folds are numbered.
@@ -41,16 +41,11 @@ LISTS = {
 # Held out where no list says what: the paper's share.
 TEST_SHARE = 0.2
 
-WORDS = {
-    "not_listed": "are on no list and are left out",
-    "missing": "are listed and not there",
-}
-
 # File by clip, as in {"jazz.00054": "jazz/jazz.00054.wav"}.
 Files = dict[str, str]
 
 
-def read(settings: Settings) -> Table:
+def read(settings: Settings) -> Info:
     """Finds the clips, and makes a test fold or reads published ones.
 
     The layout is `genres/GENRE/GENRE.NNNNN.wav`, or `genres_original/`, or the genres'
@@ -68,49 +63,40 @@ def read(settings: Settings) -> Table:
     Raises:
         InputError: for a source that is missing or faulty, or lists that do not fit it.
     """
-    if settings.source_dir is None:
-        raise InputError(
-            "gtzan needs config.data.source_dir: the folder with the genres' folders, "
-            "or with genres/ or genres_original/ that holds them"
-        )
     if settings.split_dir is not None and settings.split is not None:
         raise InputError(
             f"config.data.split is {settings.split!r} and config.data.split_dir is "
             f"{settings.split_dir!r}; give one of them"
         )
-    root = _root(source_folder(settings.source_dir, "GTZAN"))
+    needed = (
+        "GTZAN's folder with the genres' folders, or with genres/ or genres_original/ "
+        "that holds them"
+    )
+    root = _root(source_folder(settings.source_dir, "gtzan", needed))
     files, others = _files(root)
-    report: dict[str, list[str]] = {"no_clips": others} if others else {}
-    if others:
-        logger.warning(
-            "%s: %d files are no clips by their names and are left out: %s",
-            *(root, len(others), listed(others)),
-        )
+    strays = "files are no clips by their names and are left out"
+    report = noted(root, "no_clips", others, strays)
     if len(files) != NUM_CLIPS:
         logger.info("%s holds %d clips, not %d", root, len(files), NUM_CLIPS)
-    classes = [g for g in GENRES if any(_genre(clip) == g for clip in files)]
+    genres = {clip: clip.partition(".")[0] for clip in files}
+    classes = [genre for genre in GENRES if genre in genres.values()]
     if settings.split_dir is None:
-        labels = [_genre(clip) for clip in files]
+        labels = [*genres.values()]
         test = splits.hold_out(labels, list(files), TEST_SHARE, settings.seed)
         fold = {c: 1 if held else 2 for c, held in zip(files, test, strict=True)}
     else:
         fold, left_out = _listed_folds(epath.Path(settings.split_dir), files)
         report |= left_out
-    rows = tuple(
-        Row(
-            path=root / files[clip],
-            filename=files[clip],
-            labels=(classes.index(_genre(clip)),),
-            fold=fold[clip],
-            source=files[clip],
-        )
-        for clip in files
+    clips = tuple(
+        Clip(name, (classes.index(genres[clip]),), fold[clip], name, path=root / name)
+        for clip, name in files.items()
         if clip in fold
     )
-    return Table(
+    return Info(
         name="gtzan",
         classes=tuple(classes),
-        rows=rows,
+        sample_rate=settings.sample_rate,
+        clips=clips,
         official_folds=settings.split_dir is not None,
         known_broken=(files[BROKEN],) if BROKEN in files else (),
         report=report,
@@ -119,8 +105,10 @@ def read(settings: Settings) -> Table:
     )
 
 
-def _genre(clip: str) -> str:
-    return clip.partition(".")[0]
+def _named(name: str) -> tuple[str, str, str]:
+    """Clip, genre and suffix that a file's name tells; "" for what it lacks."""
+    parts = NAME.fullmatch(name)
+    return (parts[1], parts[2], parts[3] or "") if parts else ("", "", "")
 
 
 def _root(source: epath.Path) -> epath.Path:
@@ -150,17 +138,13 @@ def _files(root: epath.Path) -> tuple[Files, list[str]]:
     clips, others, problems = [], [], []
     for name in names:
         folder, _, file = name.partition("/")
-        parts = NAME.fullmatch(file)
-        if (
-            parts is None
-            or parts[1] not in GENRES
-            or "." not in file[len(parts[1]) + 1 :]
-        ):
+        clip, genre, suffix = _named(file)
+        if not suffix:
             others.append(name)
-        elif parts[1] != folder:
+        elif genre != folder:
             problems.append(f"{name} is named for another genre")
         else:
-            clips.append((f"{parts[1]}.{parts[2]}", name))
+            clips.append((clip, name))
     problems += repeated(clip for clip, _ in clips)
     if problems:
         raise InputError(
@@ -179,52 +163,39 @@ def _listed_folds(
         InputError: if a list is missing, or one for all that is wrong with them.
     """
     folder = folder.expanduser()
-    paths = {part: _list(folder, part) for part in LISTS}
-    if absent := [part for part in ("test", "train") if paths[part] is None]:
-        names = " and of ".join(" or ".join(LISTS[part]) for part in absent)
+    paths, absent = [], []
+    for part, names in LISTS.items():
+        found = [folder / name for name in names if (folder / name).is_file()]
+        if len(found) > 1:
+            names = " and ".join(path.name for path in found)
+            raise InputError(f"split_dir {folder} has {names}; keep the one to be used")
+        if not found and part != "validation":
+            absent.append(" or ".join(names))
+        paths += found
+    if absent:
+        names = " and of ".join(absent)
         raise InputError(f"split_dir {folder} lacks a list of clips: none of {names}")
     fold: dict[str, int] = {}
-    missing, problems = [], []
-    listings = collections.defaultdict(list)
-    there = [path for path in paths.values() if path is not None]
-    for number, path in enumerate(there, 1):
+    problems, places = [], collections.defaultdict(list)
+    for number, path in enumerate(paths, 1):
         for line, clip in _clips(path, problems):
-            listings[clip].append(f"{path.name} line {line}")
-            if clip in files:
-                fold[clip] = number
-            elif clip == BROKEN:  # many copies of the set are without it
-                missing.append(clip)
-            else:
-                problems.append(f"{path.name} line {line}: there is no {clip}")
-    problems += [
-        f"{clip} is listed in {' and in '.join(lines)}"
-        for clip, lines in listings.items()
-        if len(lines) > 1
-    ]
+            fold[clip] = number
+            places[clip].append(f"{path.name} line {line}")
+    for clip, found in places.items():
+        # Many copies of the set are without the broken one.
+        if clip not in files and clip != BROKEN:
+            problems.append(f"{found[0]}: there is no {clip}")
+        if len(found) > 1:
+            problems.append(f"{clip} is listed in {' and in '.join(found)}")
     if problems:
         raise InputError(f"{folder} has {len(problems)} faults: {listed(problems)}")
-    report = {
-        "not_listed": [name for clip, name in files.items() if clip not in fold],
-        "missing": missing,
+    missing = [clip for clip in fold if clip not in files]
+    words = "clips are on no list and are left out"
+    unlisted = [name for clip, name in files.items() if clip not in fold]
+    return fold, {
+        **noted(folder, "not_listed", unlisted, words),
+        **noted(folder, "missing", missing, "clips are listed and not there"),
     }
-    for kind, names in report.items():
-        if names:
-            words, shown = WORDS[kind], listed(names)
-            logger.warning("%s: %d clips %s: %s", folder, len(names), words, shown)
-    return fold, {kind: names for kind, names in report.items() if names}
-
-
-def _list(folder: epath.Path, part: str) -> epath.Path | None:
-    """The list of a part, if there is one.
-
-    Raises:
-        InputError: if there are two.
-    """
-    found = [folder / name for name in LISTS[part] if (folder / name).is_file()]
-    if len(found) > 1:
-        names = " and ".join(path.name for path in found)
-        raise InputError(f"split_dir {folder} has {names}; keep the one to be used")
-    return found[0] if found else None
 
 
 def _clips(path: epath.Path, problems: list[str]) -> list[tuple[int, str]]:
@@ -235,16 +206,14 @@ def _clips(path: epath.Path, problems: list[str]) -> list[tuple[int, str]]:
         raise InputError(f"{path} is not a list of clips ({error})") from error
     clips = []
     for number, line in enumerate(lines, 1):
-        *folders, name = line.strip().replace("\\", "/").split("/")
-        parts = NAME.fullmatch(name)
-        if not line.strip():
+        if not (line := line.strip()):
             continue
-        if parts is None or parts[1] not in GENRES:
-            problems.append(f"{path.name} line {number}: {line.strip()!r} is no clip")
-        elif folders and folders[-1] in GENRES and folders[-1] != parts[1]:
-            problems.append(
-                f"{path.name} line {number}: {line.strip()!r} has two genres"
-            )
+        *folders, name = line.replace("\\", "/").split("/")
+        clip, genre, _ = _named(name)
+        if not clip:
+            problems.append(f"{path.name} line {number}: {line!r} is no clip")
+        elif folders and folders[-1] in {*GENRES} - {genre}:
+            problems.append(f"{path.name} line {number}: {line!r} has two genres")
         else:
-            clips.append((number, f"{parts[1]}.{parts[2]}"))
+            clips.append((number, clip))
     return clips

@@ -32,8 +32,6 @@ def _harmonics(phase: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Sum of weights[k] * sin((k + 1) * phase), by Chebyshev's recurrence."""
     now = np.sin(phase)
     total = weights[0] * now
-    if len(weights) == 1:
-        return total
     before, twice = np.zeros_like(phase), 2 * np.cos(phase)
     for weight in weights[1:]:
         before, now = now, twice * now - before
@@ -137,16 +135,11 @@ def _bell(rng: Random, t: np.ndarray, rate: int) -> np.ndarray:
 
 # By label. Each makes a sound [T] at times t [T] in seconds, of any level.
 SOUNDS: dict[str, Callable[[Random, np.ndarray, int], np.ndarray]] = {
-    "pure_tone": _pure_tone,
-    "rich_tone": _rich_tone,
-    "rising": _rising,
-    "falling": _falling,
-    "tremolo": _tremolo,
-    "vibrato": _vibrato,
-    "bursts": _bursts,
-    "clicks": _clicks,
-    "wind": _wind,
-    "bell": _bell,
+    make.__name__.lstrip("_"): make
+    for make in (
+        *(_pure_tone, _rich_tone, _rising, _falling, _tremolo, _vibrato),
+        *(_bursts, _clicks, _wind, _bell),
+    )
 }
 
 
@@ -222,17 +215,14 @@ def create(
     classes, makers = tuple(SOUNDS), tuple(SOUNDS.values())
     labels = np.tile(np.repeat(np.arange(len(classes)), clips_per_class), num_folds)
     per_fold = len(classes) * clips_per_class
-    names = [
-        f"{index // per_fold + 1}-{index:05d}-{classes[label]}"
-        for index, label in enumerate(labels)
-    ]
-    clips = tuple(
-        Clip(name, (int(label),), index // per_fold + 1, source=name)
-        for index, (name, label) in enumerate(zip(names, labels, strict=True))
-    )
+    clips = []
+    for index, label in enumerate(labels.tolist()):
+        fold = index // per_fold + 1
+        name = f"{fold}-{index:05d}-{classes[label]}"
+        clips.append(Clip(name, (label,), fold, source=name))
     content = (VERSION, seed, sample_rate, num_folds, clips_per_class, size)
     return Recordings(
-        info=Info("synthetic", classes, sample_rate, clips),
+        info=Info("synthetic", classes, sample_rate, tuple(clips)),
         fingerprint=hashlib.sha256(repr(content).encode()).hexdigest(),
         lengths=np.full(len(clips), size),
         read=lambda index: _clip(seed, index, makers[labels[index]], sample_rate, size),

@@ -8,29 +8,27 @@ layout can be read: `metadata/UrbanSound8K.csv` and the files it names in
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import re
+from pathlib import PurePosixPath
 
 from etils import epath
 
 from audiojax.datasets.layouts.table import (
-    Row,
-    Table,
-    ambiguous,
-    numbered,
-    published_lines,
-    repeated,
+    Fields,
+    noted,
+    published,
     source_folder,
     whole_number,
 )
-from audiojax.datasets.recordings import Settings
-from audiojax.errors import InputError, listed
+from audiojax.datasets.recordings import Clip, Info, Settings
+from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 HOMEPAGE = "https://urbansounddataset.weebly.com/urbansound8k.html"
+TABLE = "metadata/UrbanSound8K.csv"
 COLUMNS = (
     *("slice_file_name", "fsID", "start", "end", "salience", "fold", "classID"),
     "class",
@@ -42,23 +40,7 @@ NUM_CLIPS, NUM_CLASSES = 8732, 10
 NAME = re.compile(r"([0-9]+)-([0-9]+)-([0-9]+)-([0-9]+)\.[A-Za-z0-9]+")
 
 
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """What is used of one line of the CSV."""
-
-    filename: str
-    recording: str
-    fold: int
-    class_id: int
-    class_name: str
-
-    @property
-    def place(self) -> str:
-        """Where its file lies in `audio/`."""
-        return f"fold{self.fold}/{self.filename}"
-
-
-def read(settings: Settings) -> Table:
+def read(settings: Settings) -> Info:
     """Reads the CSV and checks every line of it, before any audio is read.
 
     Folds are the official ten: results on others can't be compared. A clip's source is
@@ -70,74 +52,76 @@ def read(settings: Settings) -> Table:
     Raises:
         InputError: for a source that is missing, or one for all faulty lines together.
     """
-    if settings.source_dir is None:
-        raise InputError(
-            "urbansound8k needs config.data.source_dir: the folder with UrbanSound8K's "
-            f"metadata/ and audio/; {HOMEPAGE} tells how to get it"
+    source = source_folder(
+        settings.source_dir,
+        "urbansound8k",
+        "the folder with UrbanSound8K's metadata/ and audio/; "
+        f"{HOMEPAGE} tells how to get it",
+    )
+    audio = source / "audio"
+    found = _found(audio)
+    classes, clips = published(
+        source,
+        TABLE,
+        _clip,
+        COLUMNS,
+        number="classID",
+        name="class",
+        exists=found.__contains__,
+    )
+    if not clips:
+        raise InputError(f"{source / TABLE} has no rows; expected one for each clip")
+    if (len(clips), len(classes)) != (NUM_CLIPS, NUM_CLASSES):
+        logger.info(
+            "%s holds %d clips of %d classes, not the %d of %d of the release",
+            *(source, len(clips), len(classes), NUM_CLIPS, NUM_CLASSES),
         )
-    source = source_folder(settings.source_dir, "UrbanSound8K")
-    path = source / "metadata" / "UrbanSound8K.csv"
-    if not path.is_file():
-        raise InputError(
-            f"{source} has no metadata/UrbanSound8K.csv; give the folder that holds "
-            "UrbanSound8K's metadata/ and audio/ as source_dir"
-        )
-    found = _found(source / "audio")
-    lines, problems = published_lines(path, COLUMNS, _parse)
-    problems += repeated(line.filename for line in lines)
-    pairs = ((line.class_id, line.class_name) for line in lines)
-    problems += ambiguous(pairs, ("classID", "class"))
-    problems += [
-        f"{line.place} is not in {source / 'audio'}"
-        for line in lines
-        if line.place not in found
-    ]
-    if problems:
-        raise InputError(f"{path} has {len(problems)} faults: {listed(problems)}")
-    if not lines:
-        raise InputError(f"{path} has no rows; expected one for each clip")
-    others = sorted(found - {line.place for line in lines})
-    return _table(source / "audio", lines, others)
+    others = sorted(found - {f"fold{clip.fold}/{clip.filename}" for clip in clips})
+    return Info(
+        name="urbansound8k",
+        classes=classes,
+        sample_rate=settings.sample_rate,
+        clips=clips,
+        report=noted(
+            audio, "not_listed", others, "files that the CSV does not name are left out"
+        ),
+        description="Slices of city sounds, up to four seconds, in ten folds.",
+        homepage=HOMEPAGE,
+    )
 
 
 def _found(audio: epath.Path) -> set[str]:
     """What lies in `audio/`'s folds, as in "fold1/x.wav"; hidden files do not count."""
-    folders = [folder for folder in audio.glob("fold*") if folder.is_dir()]
     return {
         f"{folder.name}/{path.name}"
-        for folder in folders
+        for folder in audio.glob("fold*")
+        if folder.is_dir()
         for path in folder.iterdir()
         if not path.name.startswith(".")
     }
 
 
-def _parse(text: dict[str, str]) -> Line:
+def _clip(fields: Fields) -> Clip:
     """One line of the CSV; a ValueError says what is wrong with it."""
-    if text["fold"] not in map(str, FOLDS):
-        raise ValueError(f"fold is {text['fold']!r}, not one of 1 to 10")
-    if text["salience"] not in SALIENCES:
-        raise ValueError(f"salience is {text['salience']!r}, not 1 or 2")
-    start, end = (_seconds(name, text[name]) for name in ("start", "end"))
+    if fields["fold"] not in map(str, FOLDS):
+        raise ValueError(f"fold is {fields['fold']!r}, not one of 1 to 10")
+    if fields["salience"] not in SALIENCES:
+        raise ValueError(f"salience is {fields['salience']!r}, not 1 or 2")
+    start, end = (_seconds(name, fields[name]) for name in ("start", "end"))
     if start > end:
-        raise ValueError(f"start is {text['start']} s, after end, {text['end']} s")
-    whole_number("fsID", text["fsID"])
-    class_id = whole_number("classID", text["classID"])
-    name = text["slice_file_name"]
+        raise ValueError(f"start is {fields['start']} s, after end, {fields['end']} s")
+    whole_number("fsID", fields["fsID"])
+    name = fields["slice_file_name"]
     parts = NAME.fullmatch(name)
     if parts is None:
         raise ValueError(
             f"slice_file_name is {name!r}, not fsID-classID-occurrence-slice.wav"
         )
     for part, column in zip(parts.groups(), ("fsID", "classID"), strict=False):
-        if part != text[column]:
-            raise ValueError(f"{name} has {column} {part} in it, not {text[column]}")
-    return Line(
-        filename=name,
-        recording=text["fsID"],
-        fold=int(text["fold"]),
-        class_id=class_id,
-        class_name=text["class"],
-    )
+        if part != fields[column]:
+            raise ValueError(f"{name} has {column} {part} in it, not {fields[column]}")
+    path = PurePosixPath(f"fold{fields['fold']}", name)
+    return Clip(name, (), int(fields["fold"]), fields["fsID"], path)
 
 
 def _seconds(name: str, text: str) -> float:
@@ -148,35 +132,3 @@ def _seconds(name: str, text: str) -> float:
     if not 0 <= value < math.inf:
         raise ValueError(f"{name} is {text!r}, not a number of seconds")
     return value
-
-
-def _table(audio: epath.Path, lines: list[Line], others: list[str]) -> Table:
-    classes, labels = numbered((line.class_id, line.class_name) for line in lines)
-    if (len(lines), len(classes)) != (NUM_CLIPS, NUM_CLASSES):
-        logger.info(
-            "%s holds %d clips of %d classes, not the %d of %d of the release",
-            *(audio.parent, len(lines), len(classes), NUM_CLIPS, NUM_CLASSES),
-        )
-    if others:
-        logger.warning(
-            "%s: %d files that the CSV does not name are left out: %s",
-            *(audio, len(others), listed(others)),
-        )
-    rows = tuple(
-        Row(
-            path=audio / line.place,
-            filename=line.filename,
-            labels=(labels[line.class_id],),
-            fold=line.fold,
-            source=line.recording,
-        )
-        for line in lines
-    )
-    return Table(
-        name="urbansound8k",
-        classes=classes,
-        rows=rows,
-        report={"not_listed": others} if others else {},
-        description="Slices of city sounds, up to four seconds, in ten folds.",
-        homepage=HOMEPAGE,
-    )

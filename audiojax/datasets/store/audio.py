@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import dataclasses
 import io
 import itertools
 import os
 import re
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import soundfile
@@ -27,8 +26,8 @@ FULL_SCALE = 32768
 # Lossy formats overshoot full scale a little and are clipped; what is far above it was
 # scaled wrongly, and clipping would destroy it.
 LOUDEST = 8.0
-# Runs of this many samples this near full scale tell of clipping; 8 bits end at 0.992.
-CLIPPED, CLIPPED_RUN = 0.99, 3
+# Three samples in a row this near full scale tell of clipping; 8 bits end at 0.992.
+CLIPPED = 0.99
 # A length above this is a program's way of saying that it could not know the length.
 UNKNOWN_LENGTH = 0x7FFF0000
 # libsndfile takes a cut file for a shorter one and only notes it in its log: the size
@@ -39,15 +38,8 @@ OGG_PAGE = 65307
 OGG_LAST_PAGE = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class Sound:
-    """What was read.
-
-    Attributes:
-        samples: int16 [T].
-        clipped: whether some channel holds runs of samples near full scale, as a
-            recording that was too loud has them.
-    """
+class Sound(NamedTuple):
+    """What was read: int16 [T], and whether some channel was cut at full scale."""
 
     samples: np.ndarray
     clipped: bool
@@ -111,14 +103,9 @@ def _opened(path: os.PathLike[str]) -> Any:
 
 
 def _has_runs(samples: np.ndarray) -> bool:
-    """Whether samples [T, channels] stay near full scale on one side for a while."""
-    for side in (samples >= CLIPPED, samples <= -CLIPPED):
-        run = side[: len(side) - CLIPPED_RUN + 1].copy()
-        for k in range(1, CLIPPED_RUN):
-            run &= side[k : len(run) + k]
-        if run.any():
-            return True
-    return False
+    """Whether three samples [T, channels] in a row are near full scale on one side."""
+    sides = samples >= CLIPPED, samples <= -CLIPPED
+    return any((side[:-2] & side[1:-1] & side[2:]).any() for side in sides)
 
 
 def _is_whole(file: soundfile.SoundFile, raw: Any) -> bool:

@@ -31,14 +31,14 @@ def main(arguments: list[str]) -> None:
         data_dir=given.data_dir,
         sample_rate=given.sample_rate,
     )
-    table = datasets.TABLES[given.name](settings)
+    info = datasets.TABLES[given.name](settings)
     if given.fetch_from is None:
-        folder = prepare.with_beam(table, settings, options)
-        print(f"{len(table.rows)} files are prepared in {folder}")
+        folder = prepare.with_beam(info, settings, options)
+        print(f"{len(info.clips)} files are prepared in {folder}")
     elif options:
         parser.error(f"unknown arguments: {' '.join(options)}")
     else:
-        prepare.fetch(table, settings, given.fetch_from)
+        prepare.fetch(info, settings, given.fetch_from)
 
 
 if __name__ == "__main__":

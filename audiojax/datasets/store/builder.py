@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import io
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import absl.logging
 import numpy as np
@@ -17,6 +15,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import registered
 
+from audiojax.datasets.recordings import Info
 from audiojax.datasets.store import audio
 from audiojax.errors import InputError
 
@@ -26,14 +25,15 @@ AUDIO, NOTES = "audio", "notes"
 SILENCE = 2
 
 Example = dict[str, Any]
+# Its name in the data set, and where it lies.
+File = tuple[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Note:
+class Note(NamedTuple):
     """What is known of one sound file once it has been decoded.
 
     Attributes:
-        filename: as in the table.
+        filename: in the data set.
         num_samples: stored, at the rate of the data set; 0 if it can't be used.
         sha256: of the stored samples.
         silent: whether there is nothing in it to be heard.
@@ -49,12 +49,10 @@ class Note:
     problem: str
 
 
-def decode(file: tuple[str, os.PathLike[str]], sample_rate: int) -> Example:
-    """One example of the split `audio`; a file that can't be used has no samples.
+def decode(file: File, sample_rate: int) -> Example:
+    """One example of the split `audio`, to be stored at that rate in Hz.
 
-    Args:
-        file: its name in the table, and where it lies.
-        sample_rate: to store it at, in Hz.
+    A file that can't be used has no samples.
     """
     filename, path = file
     try:
@@ -62,16 +60,15 @@ def decode(file: tuple[str, os.PathLike[str]], sample_rate: int) -> Example:
     except InputError as error:
         sound, problem = audio.Sound(np.zeros(0, np.int16), False), str(error)
     samples = sound.samples
-    note = Note(
-        filename=filename,
-        num_samples=len(samples),
-        sha256=hashlib.sha256(samples.tobytes()).hexdigest(),
-        silent=bool(len(samples)) and int(np.ptp(samples.astype(np.int32))) <= SILENCE,
-        clipped=sound.clipped,
-        problem=problem,
-    )
-    text = {"filename": _encoded(filename), "problem": _encoded(problem)}
-    return dataclasses.asdict(note) | text | {"audio": samples}
+    return {
+        "audio": samples,
+        "filename": _encoded(filename),
+        "num_samples": len(samples),
+        "sha256": hashlib.sha256(samples.tobytes()).hexdigest(),
+        "silent": len(samples) > 0 and np.ptp(samples.astype(np.int32)) <= SILENCE,
+        "clipped": sound.clipped,
+        "problem": _encoded(problem),
+    }
 
 
 def _encoded(text: str) -> bytes:
@@ -79,8 +76,8 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _decoded(content: bytes) -> str:
-    return content.decode("utf-8", "surrogateescape")
+def _decoded(value: Any) -> Any:
+    return value.decode("utf-8", "surrogateescape") if type(value) is bytes else value
 
 
 def _without_samples(example: Example) -> Example:
@@ -103,56 +100,52 @@ class AudioFiles(tfds.core.GeneratorBasedBuilder):
 
     def __init__(
         self,
+        info: Info,
+        files: Sequence[File],
+        folder: epath.PathLike,
         *,
-        name: str,
-        description: str,
-        homepage: str,
-        files: Sequence[tuple[str, os.PathLike[str]]],
-        sample_rate: int,
-        data_dir: epath.PathLike,
         on_clip: Callable[[], object] = lambda: None,
         decoded: Iterable[Example] | None = None,
     ):
         """Builds nothing yet.
 
         Args:
-            name: of the data set.
-            description: of the data set.
-            homepage: of the data set.
-            files: (name in the table, path), which are stored in this order.
-            sample_rate: to store them at, in Hz.
-            data_dir: where to store them.
+            info: of the data set, with the rate to store at.
+            files: those to store, in this order.
+            folder: where to store them.
             on_clip: called as each file is stored, unless Beam does it.
             decoded: examples of the files, instead of decoding them.
         """
-        self.files, self.sample_rate = files, sample_rate
+        self.data_set, self.files = info, files
+        self.text = info.description or info.name
         self.on_clip, self.decoded = on_clip, decoded
-        self.text, self.homepage = description, homepage
+        self.decode = functools.partial(decode, sample_rate=info.sample_rate)
         self._notes: list[Example] = []
-        config = tfds.core.BuilderConfig(name=name, description=description)
-        super().__init__(config=config, data_dir=data_dir)
+        config = tfds.core.BuilderConfig(name=info.name, description=self.text)
+        with quiet():
+            super().__init__(config=config, data_dir=folder)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features.FeaturesDict(
-            {
-                "audio": tfds.features.Tensor(
-                    shape=(None,), dtype=np.int16, encoding="bytes"
-                ),
-                "filename": tfds.features.Text(),
-                "num_samples": tfds.features.Scalar(np.int64),
-                "sha256": tfds.features.Text(),
-                "silent": tfds.features.Scalar(np.bool_),
-                "clipped": tfds.features.Scalar(np.bool_),
-                "problem": tfds.features.Text(),
-            }
-        )
+        text, flag = tfds.features.Text(), tfds.features.Scalar(np.bool_)
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.text,
-            homepage=self.homepage,
-            features=features,
+            homepage=self.data_set.homepage,
+            features=tfds.features.FeaturesDict(
+                {
+                    "audio": tfds.features.Tensor(
+                        shape=(None,), dtype=np.int16, encoding="bytes"
+                    ),
+                    "filename": text,
+                    "num_samples": tfds.features.Scalar(np.int64),
+                    "sha256": text,
+                    "silent": flag,
+                    "clipped": flag,
+                    "problem": text,
+                }
+            ),
             disable_shuffling=True,  # a clip is found again by its place
-            metadata=tfds.core.MetadataDict(sample_rate=self.sample_rate),
+            metadata=tfds.core.MetadataDict(sample_rate=self.data_set.sample_rate),
         )
 
     def _split_generators(self, dl_manager):
@@ -160,8 +153,7 @@ class AudioFiles(tfds.core.GeneratorBasedBuilder):
         return {AUDIO: self._generate_examples(), NOTES: enumerate(self._notes)}
 
     def _generate_examples(self) -> Iterator[tuple[int, Example]]:
-        one = functools.partial(decode, sample_rate=self.sample_rate)
-        examples = self.decoded or audio.in_parallel(one, self.files)
+        examples = self.decoded or audio.in_parallel(self.decode, self.files)
         for place, example in enumerate(examples):
             self._notes.append(_without_samples(example))
             yield place, example
@@ -173,8 +165,7 @@ class AudioFiles(tfds.core.GeneratorBasedBuilder):
         """Decodes and stores all files.
 
         Args:
-            file_format: "array_record" for random access, on a disk; in a bucket only
-                "tfrecord" can be written.
+            file_format: "array_record" for random access; a bucket takes "tfrecord".
             pipeline_options: `apache_beam`'s, of `AudioFilesByBeam`.
         """
         self.download_and_prepare(
@@ -193,14 +184,8 @@ class AudioFiles(tfds.core.GeneratorBasedBuilder):
     def notes(self) -> Iterator[Note]:
         """What is known of each file, in order."""
         for example in self.source(NOTES):
-            yield Note(
-                filename=_decoded(example["filename"]),
-                num_samples=int(example["num_samples"]),
-                sha256=_decoded(example["sha256"]),
-                silent=bool(example["silent"]),
-                clipped=bool(example["clipped"]),
-                problem=_decoded(example["problem"]),
-            )
+            values = (example[name] for name in Note._fields)
+            yield Note(*map(_decoded, values))
 
     def source(self, split: str) -> Any:
         """Random access to a split's examples."""
@@ -220,7 +205,7 @@ with registered.skip_registration():  # its name is the other's
             import apache_beam as beam  # pyright: ignore[reportMissingImports]
 
             del dl_manager
-            one = functools.partial(decode, sample_rate=self.sample_rate)
+            one = self.decode  # for the workers, without the builder
             decoded = (
                 pipeline
                 | beam.Create(list(enumerate(self.files)))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pooch
-from etils import epath
 from tqdm import tqdm
 
 from audiojax import files, locks
@@ -18,7 +17,6 @@ from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-BLOCK = 1 << 20
 # Seconds without a byte before the connection counts as lost.
 PATIENCE = 60
 
@@ -48,11 +46,18 @@ def fetch(archive: Archive, data_dir: Path) -> Path:
     """
     folder = data_dir / archive.name
     with locks.held(data_dir, f"{archive.name}.lock", wait=True):
-        if not folder.exists():
-            with files.whole(folder, alone=True) as part:
-                part.mkdir()
-                _download(archive, part / "archive.zip")
-                _unpack(part / "archive.zip", part)
+        if folder.exists():
+            return folder
+        with files.whole(folder, alone=True) as part:
+            part.mkdir()
+            _download(archive, part / "archive.zip")
+            with zipfile.ZipFile(part / "archive.zip") as content:
+                for member in content.infolist():
+                    # The archive's only folder becomes this one.
+                    _, _, member.filename = member.filename.partition("/")
+                    if member.filename:
+                        content.extract(member, part)
+            (part / "archive.zip").unlink()
     return folder
 
 
@@ -64,7 +69,7 @@ def _download(archive: Archive, path: os.PathLike[str]) -> None:
     logger.info("downloading %s (%.2f GB)", archive.url, archive.size / 1e9)
     options = {"total": archive.size, "desc": archive.name, "unit": "B"}
     bar: Any = tqdm(**options, unit_scale=True, disable=None)
-    get = pooch.HTTPDownloader(progressbar=bar, chunk_size=BLOCK, timeout=PATIENCE)
+    get = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20, timeout=PATIENCE)
     try:
         get(archive.url, os.fspath(path), None)
     except OSError as error:
@@ -76,13 +81,3 @@ def _download(archive: Archive, path: os.PathLike[str]) -> None:
             f"{archive.url} is not the file it was: its sha256 is {found}, "
             f"{archive.sha256} was expected; {by_hand} if you trust it"
         )
-
-
-def _unpack(path: epath.Path, folder: epath.Path) -> None:
-    """Unpacks what the archive's only folder holds, and deletes the archive."""
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            _, _, member.filename = member.filename.partition("/")
-            if member.filename:
-                archive.extract(member, folder)
-    path.unlink()

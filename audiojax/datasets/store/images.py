@@ -20,7 +20,7 @@ from audiojax.clips import ClipPolicy
 from audiojax.datasets import batches
 from audiojax.datasets.batches import Batch
 from audiojax.datasets.recordings import Recordings
-from audiojax.datasets.store import folders
+from audiojax.datasets.store import data_dir
 from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -63,16 +63,14 @@ def image_cache(
     settings = dataclasses.asdict(policy)
     content = json.dumps([recordings.fingerprint, key, settings, shape])
     digest = hashlib.sha256(content.encode()).hexdigest()[:32]
-    path = folders.data_dir(cache_dir) / f"log_mel-{digest}.npy"
+    path = data_dir(cache_dir) / f"log_mel-{digest}.npy"
     shape = (int(clips.counts(recordings.lengths, policy).sum()), *shape)
     with locks.held(path.parent, f"{path.name}.lock", wait=True):
         if not path.exists():
             _check_room(path, shape)
+            every = np.arange(len(recordings))
             windows = batches.eval_batches(
-                recordings,
-                np.arange(len(recordings)),
-                batch_size=batch_size,
-                policy=policy,
+                recordings, every, batch_size=batch_size, policy=policy
             )
             _write(path, shape, windows, compute)
     try:

@@ -34,7 +34,7 @@ def refusal(folder, **more):
 
 
 def column(table, name):
-    return [getattr(row, name) for row in table.rows]
+    return [getattr(row, name) for row in table.clips]
 
 
 def test_two_columns_are_enough(folder):
@@ -93,7 +93,7 @@ def test_groups_stay_together(folder):
         *("a", "a", "b", "b", "c", "dog5.wav"),
     ]
     for group in "abc":
-        assert len({row.fold for row in table.rows if row.source == group}) == 1
+        assert len({row.fold for row in table.clips if row.source == group}) == 1
     assert set(column(table, "fold")) == {1, 2, 3}
 
 
@@ -122,14 +122,14 @@ def test_empty_lines_and_quotes(folder):
 
 def test_which_file_is_read(folder):
     write(folder, ROWS, name="mine.csv")
-    assert len(read(folder).rows) == 12
-    assert len(read(folder / "mine.csv").rows) == 12
+    assert len(read(folder).clips) == 12
+    assert len(read(folder / "mine.csv").clips) == 12
     write(folder, ROWS[:11], name="other.csv")
     message = refusal(folder)
     assert "has 2 CSV files (mine.csv; other.csv); name the right one" in message
     write(folder, ROWS[1:11])
-    assert len(read(folder).rows) == 10
-    assert len(read(folder / "other.csv").rows) == 11
+    assert len(read(folder).clips) == 10
+    assert len(read(folder / "other.csv").clips) == 11
 
 
 def test_what_is_no_source(folder, tmp_path):

@@ -30,7 +30,7 @@ def refusal(folder, **more):
 
 
 def folds_of(table):
-    return {row.filename: row.fold for row in table.rows}
+    return {row.filename: row.fold for row in table.clips}
 
 
 def test_every_sound_is_found_with_its_class(folder):
@@ -50,9 +50,9 @@ def test_every_sound_is_found_with_its_class(folder):
         ("dog/4.flac", 1),
         ("dog/5.ogg", 1),
     ]
-    assert [(row.filename, *row.labels) for row in table.rows] == expected
-    assert all(row.path == folder / row.filename for row in table.rows)
-    assert all(row.source == row.filename for row in table.rows)
+    assert [(row.filename, *row.labels) for row in table.clips] == expected
+    assert all(row.path == folder / row.filename for row in table.clips)
+    assert all(row.source == row.filename for row in table.clips)
     assert not table.official_folds
     assert not table.multi_label
 
@@ -60,12 +60,12 @@ def test_every_sound_is_found_with_its_class(folder):
 def test_folds_are_made_even_and_by_seed(folder):
     table = read(folder)
     counts = np.zeros((3, 2), int)
-    for row in table.rows:
+    for row in table.clips:
         counts[row.fold - 1, row.labels[0]] += 1
     np.testing.assert_array_equal(counts, [[2, 2]] * 3)
     assert folds_of(read(folder)) == folds_of(table)
     assert folds_of(read(folder, seed=1)) != folds_of(table)
-    assert {row.fold for row in read(folder, num_folds=2).rows} == {1, 2}
+    assert {row.fold for row in read(folder, num_folds=2).clips} == {1, 2}
 
 
 def test_folds_do_not_depend_on_the_order_of_the_file_system(folder, tmp_path):
@@ -102,8 +102,8 @@ def test_parts_are_folds(tmp_path, names, folds):
     table = read(tmp_path)
     assert table.classes == ("cat", "dog")
     assert table.official_folds
-    assert {row.filename.split("/")[0]: row.fold for row in table.rows} == folds
-    assert len(table.rows) == 2 * len(names)
+    assert {row.filename.split("/")[0]: row.fold for row in table.clips} == folds
+    assert len(table.clips) == 2 * len(names)
 
 
 def test_two_names_for_one_part(tmp_path):
@@ -120,7 +120,7 @@ def test_train_can_be_a_class(tmp_path):
 def test_folders_in_a_class_are_looked_into(folder):
     mixed_tree.write(folder / "cat" / "kitten" / "indoors" / "a.wav")
     mixed_tree.write(folder / "cat" / "x.wav" / "a.wav", seed=1)
-    names = [row.filename for row in read(folder).rows]
+    names = [row.filename for row in read(folder).clips]
     assert "cat/kitten/indoors/a.wav" in names
     assert "cat/x.wav/a.wav" in names
     assert len(names) == 14
@@ -133,7 +133,7 @@ def test_what_is_hidden_is_passed_over_and_what_is_no_sound_is_named(folder, cap
     for name in ("README.txt", "cat/cover.jpg"):
         (folder / name).write_bytes(b"")
     table = read(folder)
-    assert len(table.rows) == 12
+    assert len(table.clips) == 12
     assert table.report == {"not_sounds": ["README.txt", "cat/cover.jpg"]}
     assert "2 files are no sounds by their names" in caplog.text
     assert "README.txt; cat/cover.jpg" in caplog.text
@@ -141,7 +141,7 @@ def test_what_is_hidden_is_passed_over_and_what_is_no_sound_is_named(folder, cap
 
 def test_capital_suffixes_are_sounds(folder):
     os.rename(folder / "cat" / "0.wav", folder / "cat" / "0.WAV")
-    assert len(read(folder).rows) == 12
+    assert len(read(folder).clips) == 12
 
 
 def test_every_format_of_libsndfile_is_taken_for_a_sound():
@@ -153,14 +153,14 @@ def test_links_within_the_tree_are_followed_to_files_that_are_hidden(folder):
     os.makedirs(folder / ".store")
     os.rename(folder / "cat" / "0.wav", folder / ".store" / "a1b2")
     (folder / "cat" / "0.wav").symlink_to("../.store/a1b2")
-    assert len(read(folder).rows) == 12
+    assert len(read(folder).clips) == 12
     (folder / "cat" / "again.wav").symlink_to("../.store/a1b2")
     assert "cat/0.wav and cat/again.wav are one file" in refusal(folder)
 
 
 def test_the_folder_itself_may_be_a_link(folder, tmp_path):
     (tmp_path / "link").symlink_to(folder)
-    assert len(read(tmp_path / "link").rows) == 12
+    assert len(read(tmp_path / "link").clips) == 12
 
 
 def test_no_folder_given():

@@ -59,7 +59,7 @@ def load(folder, data_dir, **options):
 
 
 def folds(table):
-    return {row.filename: row.fold for row in table.rows}
+    return {row.filename: row.fold for row in table.clips}
 
 
 def write_lists(folder, **lists):
@@ -90,8 +90,8 @@ def test_a_fifth_of_every_genre_is_held_out_the_same_each_time(whole, tmp_path):
     table = read(whole)
     assert folds(table) == {clip.filename: clip.fold for clip in info.clips}
     assert folds(read(whole, seed=1)) != folds(table)
-    assert [row.filename for row in table.rows] == sorted(folds(table))
-    labels = {row.filename: row.labels for row in table.rows}
+    assert [row.filename for row in table.clips] == sorted(folds(table))
+    labels = {row.filename: row.labels for row in table.clips}
     assert labels["jazz/jazz.00050.wav"] == (5,)
 
 
@@ -245,7 +245,7 @@ def test_what_is_no_clip_is_told(tree, caplog):
     for name in ("notes.txt", "._rock.00001.wav", "rock.00001", "rock.001.wav"):
         (tree / "genres" / "rock" / name).write_bytes(b"")
     table = read(tree)
-    assert len(table.rows) == 10 * COUNT
+    assert len(table.clips) == 10 * COUNT
     assert table.report == {
         "no_clips": ["rock/notes.txt", "rock/rock.00001", "rock/rock.001.wav"]
     }

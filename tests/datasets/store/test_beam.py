@@ -29,7 +29,7 @@ def test_what_is_not_known_here_goes_to_the_pipeline(
     monkeypatch.setattr(prepare, "with_beam", with_beam)
     beam.main([*arguments, "--runner=DirectRunner", "--direct_num_workers=2"])
     ((table, settings, options),) = calls
-    assert len(table.rows) == 12
+    assert len(table.clips) == 12
     assert settings == sound_tree.settings(tmp_path / "tree", tmp_path / "prepared")
     assert options == ["--runner=DirectRunner", "--direct_num_workers=2"]
     assert f"12 files are prepared in {tmp_path}" in capsys.readouterr().out

@@ -66,7 +66,7 @@ def test_fetched_once_checked_and_unpacked(archive, site, tmp_path):
 def test_esc50_is_loaded_from_the_release(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(esc50, "RELEASE", archive)
     settings = Settings(data_dir=str(tmp_path / "data"), sample_rate=16000)
-    assert len(esc50.read("esc50", settings).rows) == 12
+    assert len(esc50.read("esc50", settings).clips) == 12
 
 
 def test_what_a_killed_download_left_does_no_harm(archive, tmp_path):

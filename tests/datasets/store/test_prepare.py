@@ -13,8 +13,7 @@ import soundfile
 import soxr
 
 from audiojax import datasets
-from audiojax.datasets import Settings
-from audiojax.datasets.layouts.table import Row, Table
+from audiojax.datasets import Clip, Info, Settings
 from audiojax.datasets.store import audio, builder, prepare
 from audiojax.errors import InputError
 from tests import sound_tree
@@ -68,11 +67,11 @@ def decoded(monkeypatch):
 
 def make_table(sounds, **options):
     """A table of files: every other one of class 1, every fifth in fold 1."""
-    rows = [
-        Row(path, path.name, (i % 2,), i % 5 + 1, source=path.name)
+    clips = [
+        Clip(path.name, (i % 2,), i % 5 + 1, source=path.name, path=path)
         for i, path in enumerate(sounds)
     ]
-    return Table("made", ("a", "b"), tuple(rows), **options)
+    return Info("made", ("a", "b"), RATE, tuple(clips), **options)
 
 
 def write(folder, sounds):
@@ -211,7 +210,7 @@ def mixed(tmp_path):
 def test_all_bad_files_come_in_one_error(mixed, store, decoded):
     for _ in range(2):
         with pytest.raises(InputError) as error:
-            prepare.open_table(make_table(mixed), settings(store))
+            prepare.load(make_table(mixed), settings(store))
     message = str(error.value)
     assert "5 of 15 sound files can't be used" in message
     assert "on_bad_file=skip" in message
@@ -225,7 +224,7 @@ def test_all_bad_files_come_in_one_error(mixed, store, decoded):
 
 def test_bad_files_are_skipped_where_that_is_asked_for(mixed, store, caplog):
     table = make_table(mixed)
-    recordings = prepare.open_table(table, settings(store, on_bad_file="skip"))
+    recordings = prepare.load(table, settings(store, on_bad_file="skip"))
     assert [clip.filename for clip in recordings.info.clips] == [
         f"{i}.wav" for i in range(10)
     ]
@@ -240,7 +239,7 @@ def test_bad_files_are_skipped_where_that_is_asked_for(mixed, store, caplog):
 
 def test_files_known_to_be_broken_are_left_out_with_a_warning(mixed, store, caplog):
     table = make_table(mixed, known_broken=(*BAD, "0.wav"))
-    recordings = prepare.open_table(table, settings(store))
+    recordings = prepare.load(table, settings(store))
     # What can be read is used, whatever is known of it.
     assert len(recordings) == 10
     assert recordings.info.report["skipped"].keys() == BAD.keys()
@@ -249,17 +248,17 @@ def test_files_known_to_be_broken_are_left_out_with_a_warning(mixed, store, capl
 
 def test_nothing_left_is_an_error(mixed, store):
     with pytest.raises(InputError, match="none of made's 5 sound files can be used"):
-        prepare.open_table(make_table(mixed[10:]), settings(store, on_bad_file="skip"))
+        prepare.load(make_table(mixed[10:]), settings(store, on_bad_file="skip"))
 
 
 def test_folds_are_checked_again_without_what_is_skipped(mixed, store):
     rows = [
         dataclasses.replace(row, labels=(int(row.filename in BAD),))
-        for row in make_table(mixed).rows
+        for row in make_table(mixed).clips
     ]
-    table = dataclasses.replace(make_table(mixed), rows=tuple(rows))
+    table = dataclasses.replace(make_table(mixed), clips=tuple(rows))
     with pytest.raises(InputError, match="made has no clips of 'b'"):
-        prepare.open_table(table, settings(store, on_bad_file="skip"))
+        prepare.load(table, settings(store, on_bad_file="skip"))
 
 
 def test_silent_clipped_and_short_are_reported_and_used(tmp_path, store):
@@ -278,7 +277,7 @@ def test_silent_clipped_and_short_are_reported_and_used(tmp_path, store):
             "longer.wav": noise(4, 0.011),
         },
     )
-    info = prepare.open_table(make_table(paths), settings(store)).info
+    info = prepare.load(make_table(paths), settings(store)).info
     assert len(info.clips) == 9
     assert info.report == {
         "silent": ["nothing.wav", "dither.wav"],
@@ -290,22 +289,22 @@ def test_silent_clipped_and_short_are_reported_and_used(tmp_path, store):
 def test_the_layout_s_own_report_is_kept(tmp_path, store):
     paths = write(tmp_path / "sounds", {f"{i}.wav": noise(i) for i in range(10)})
     table = make_table(paths, report={"not_listed": ["x.wav"]})
-    report = prepare.open_table(table, settings(store)).info.report
+    report = prepare.load(table, settings(store)).info.report
     assert report == {"not_listed": ["x.wav"]}
 
 
 def test_copies_in_two_folds_are_refused(tmp_path, store):
     paths = write(tmp_path / "sounds", {f"{i}.wav": noise(i % 3) for i in range(4)})
     with pytest.raises(InputError, match=r"0\.wav and 3\.wav"):
-        prepare.open_table(make_table(paths), settings(store))
+        prepare.load(make_table(paths), settings(store))
     allowed = settings(store, allow_leaks=True)
-    assert len(prepare.open_table(make_table(paths), allowed)) == 4
+    assert len(prepare.load(make_table(paths), allowed)) == 4
 
 
 def test_folds_are_made_where_that_is_asked_for(tmp_path, store):
     paths = write(tmp_path / "sounds", {f"{i}.wav": noise(i) for i in range(12)})
     asked = settings(store, split="stratified", num_folds=3)
-    info = prepare.open_table(make_table(paths), asked).info
+    info = prepare.load(make_table(paths), asked).info
     pairs = sorted((clip.fold, clip.label) for clip in info.clips)
     assert pairs == sorted((f, c) for f in (1, 2, 3) for c in (0, 1) for _ in range(2))
     assert not info.official_folds
@@ -316,7 +315,7 @@ def test_names_that_are_hard(tmp_path, store):
     if sys.platform == "linux":
         names.append(os.fsdecode(b"latin\xe9.wav"))
     paths = write(tmp_path / "sounds", {n: noise(i) for i, n in enumerate(names)})
-    recordings = prepare.open_table(make_table(paths), settings(store))
+    recordings = prepare.load(make_table(paths), settings(store))
     assert [clip.filename for clip in recordings.info.clips] == names
     for index in range(len(names)):
         np.testing.assert_allclose(recordings.audio(index), noise(index), atol=1e-4)
@@ -373,7 +372,7 @@ def test_random_formats_rates_and_channels(tmp_path, store):
         soundfile.write(paths[-1], sound, rate, subtype=subtype)
         mono = soundfile.read(paths[-1], dtype="float32", always_2d=True)[0].mean(1)
         expected.append(soxr.resample(mono, rate, RATE) if rate != RATE else mono)
-    recordings = prepare.open_table(make_table(paths), settings(store))
+    recordings = prepare.load(make_table(paths), settings(store))
     assert len(recordings) == 24
     for index, sound in enumerate(expected):
         stored = recordings.audio(index)
@@ -405,7 +404,7 @@ def test_beam_prepares_the_same(tree, store, monkeypatch):
     options = ["--runner=DirectRunner"]
     assert prepare.with_beam(table, given, options).is_dir()
     monkeypatch.setattr(audio, "decode", None)
-    recordings = prepare.open_table(table, given)
+    recordings = prepare.load(table, given)
     assert recordings.fingerprint == expected.fingerprint
     for index in range(12):
         np.testing.assert_array_equal(recordings.audio(index), expected.audio(index))
@@ -418,11 +417,11 @@ def test_what_lies_in_a_bucket_is_fetched(tree, store, decoded):
     table, bucket = datasets.TABLES["esc50"](given), store.with_name("bucket")
     with pytest.raises(InputError, match="holds no esc50 at 16000 Hz"):
         prepare.fetch(table, given, str(bucket))
-    part = prepare._whole(table, RATE, bucket)
-    prepare._builder(table, part, RATE).prepare(file_format="tfrecord")
+    part = prepare._whole(table, bucket / "esc50-16000Hz")
+    builder.AudioFiles(table, *part).prepare(file_format="tfrecord")
     decoded.clear()
     prepare.fetch(table, given, str(bucket))
-    recordings = prepare.open_table(table, given)
+    recordings = prepare.load(table, given)
     assert decoded == []
     assert recordings.fingerprint == expected.fingerprint
     np.testing.assert_array_equal(recordings.audio(7), expected.audio(7))
