@@ -8,7 +8,6 @@ prediction needs), `training` (the rest of the state) and `metadata`, and our
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -30,14 +29,6 @@ MODEL = ("params", "batch_stats", "input", "best")
 OLD_FORMAT, OLD_ITEM = 1, "state"
 
 
-def _sha256(path: epath.Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _sums(step_dir: epath.Path) -> dict[str, str]:
     """Relative path -> sha256 of every file of a checkpoint but the manifest."""
     sums, folders = {}, [step_dir]
@@ -46,7 +37,7 @@ def _sums(step_dir: epath.Path) -> dict[str, str]:
             if path.is_dir():
                 folders.append(path)
             elif path != step_dir / MANIFEST:
-                sums[path.relative_to(step_dir).as_posix()] = _sha256(path)
+                sums[path.relative_to(step_dir).as_posix()] = files.sha256(path)
     return dict(sorted(sums.items()))
 
 

@@ -23,9 +23,9 @@ from etils import epath
 
 from audiojax import command, files, scores
 from audiojax import task as tasks
-from audiojax.errors import InputError
+from audiojax.errors import InputError, difference
 from audiojax.task import Average, Task
-from audiojax.workdir import TEST, VALIDATION, Workdir, aligned, difference, named
+from audiojax.workdir import TEST, VALIDATION, Workdir, aligned, named
 
 WEIGHTS = ("equal", "validation")
 
@@ -71,6 +71,16 @@ def check_classes(workdirs: Sequence[Workdir]) -> Iterator[str]:
                 f"{other.path}: the same classes as {first.path} in another order; "
                 f"class {named(differ)}"
             )
+
+
+def check_sounds(workdirs: Sequence[Workdir]) -> Iterator[str]:
+    """A sentence for each workdir whose clips sound otherwise than the first's."""
+    known = [(workdir.path, workdir.data) for workdir in workdirs]
+    told = [(path, data) for path, data in known if data is not None]
+    for path, data in told[1:]:
+        first, theirs = told[0]
+        if changed := data.other_sounds(theirs):
+            yield f"{path}: other sounds than {first} has as {named(changed)}"
 
 
 def check_finished(
@@ -165,6 +175,8 @@ def open_all(
         with collected(problems):
             workdirs.append(Workdir(path))
     problems += check_classes(workdirs)
+    with collected(problems):
+        problems += check_sounds(workdirs)
     folds, absent = choose_folds(workdirs, wanted)
     problems += [*absent, *check_finished(workdirs, wanted)]
     clips: dict[int, dict[str, Clips]] = {fold: {} for fold in folds}

@@ -1,6 +1,6 @@
 """How a command ends early: by what its user can mend, or by a signal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -39,3 +39,13 @@ def listed(items: Iterable[object], between: str = "; ", limit: int = 10) -> str
     if len(texts) > limit:
         texts[limit:] = [f"and {len(texts) - limit} more"]
     return between.join(texts)
+
+
+def difference(there: Sequence[str], here: Sequence[str]) -> str:
+    """What names are missing and which came, as a phrase; empty for the same."""
+    before, after = set(there), set(here)
+    missing = [name for name in there if name not in after]
+    extra = [name for name in here if name not in before]
+    parts = [f"lacks {listed(missing, ', ')}"] * bool(missing)
+    parts += [f"adds {listed(extra, ', ')}"] * bool(extra)
+    return " and ".join(parts)

@@ -15,13 +15,17 @@ from ml_collections import ConfigDict
 from audiojax import checkpoint, classifier, files
 from audiojax.classifier import Classifier, Variables
 from audiojax.config import Config
-from audiojax.errors import InputError, listed
+from audiojax.errors import InputError, difference, listed
+from audiojax.fingerprint import Fingerprint
 from audiojax.task import TASKS, Task
 
-CONFIG, RESULTS = "config.json", "results.json"
-# In the folder of each run.
-RESULT, CHECKPOINTS = "result.json", "checkpoints"
+# Which clips it was trained on; and what was trained, also in the folder of each run.
+DATA, CONFIG, RESULTS = "data.json", "config.json", "results.json"
+# In the folder of each run only.
+RESULT, CHECKPOINTS, METRICS = "result.json", "checkpoints", "metrics.jsonl"
 TEST, VALIDATION = "predictions.npz", "validation.npz"
+# What mends a run's damaged file, as long as its checkpoints are whole.
+AGAIN = "type the training command again, which makes it anew from the checkpoint"
 
 named = functools.partial(listed, between=", ")
 
@@ -51,6 +55,8 @@ class Entry:
         final: scores of the test clips at the end, as `Task.scores` gives them.
         best: the same after the best epoch, with its number `epoch` and its
             `validation` scores; None where no epoch was picked.
+        files: sums of the run's other files, by their names; None if it was written
+            by a version that made none.
     """
 
     run: Run
@@ -59,6 +65,37 @@ class Entry:
     seconds: float
     final: dict[str, Any]
     best: dict[str, Any] | None = None
+    files: dict[str, str] | None = None
+
+    @classmethod
+    def read(cls, folder: epath.Path, advice: str = AGAIN) -> Entry:
+        """Reads the `result.json` of a run's folder.
+
+        Raises:
+            InputError: if it is damaged.
+            FileNotFoundError, NotADirectoryError: if it is not there.
+        """
+        path = folder / RESULT
+        content = files.read_sealed(path, advice)
+        try:
+            return cls.from_json(content)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged ({error!r}); {advice}") from None
+
+    def check_files(self, folder: epath.Path, advice: str = AGAIN) -> None:
+        """Compares the run's files with their sums.
+
+        Raises:
+            InputError: for the first that is missing or not what was written.
+        """
+        for name, expected in (self.files or {}).items():
+            path = folder / name
+            if not path.exists():
+                raise InputError(f"{path} is missing; {advice}")
+            if files.sha256(path) != expected:
+                raise InputError(
+                    f"{path} is damaged (it is not what was written); {advice}"
+                )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Entry:
@@ -109,8 +146,9 @@ class Workdir:
             InputError: if there is none, or it is not what a sweep writes.
         """
         self.path = epath.Path(path)
+        again = "type its training command again, which writes it anew"
         try:
-            results = files.read_json(self.path / RESULTS)
+            results = files.read_sealed(self.path / RESULTS, again)
             self.config: dict[str, Any] = results["config"]
             self.classes: tuple[str, ...] = tuple(results["classes"])
             # Before it was written, the metric told the task.
@@ -125,15 +163,15 @@ class Workdir:
             )
             self.unfinished = [run for run in planned if run not in self.runs]
             self.model: str = self.config["model"]["name"]
-        except (FileNotFoundError, NotADirectoryError):
+        except files.ABSENT:
             raise InputError(
                 f"{self.path}: no {RESULTS}, so this is not a workdir with a finished "
                 "run; give the folder that was --workdir in training"
             ) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{self.path / RESULTS}: not what a sweep writes ({error!r}); type its "
-                "training command again, which writes it anew, or give another workdir"
+                f"{self.path / RESULTS}: not what a sweep writes ({error!r}); {again}, "
+                "or give another workdir"
             ) from None
 
     @property
@@ -194,7 +232,33 @@ class Workdir:
         Raises:
             InputError: if the file is damaged, or is not such a file.
         """
+        entry = next(entry for entry in self.entries if entry.run == run)
+        entry.check_files(self.path / run.name)
         return read_predictions(self.file(run, name), len(self.classes))
+
+    @property
+    def data(self) -> Fingerprint | None:
+        """What it was trained on; None if a version wrote it that did not tell.
+
+        Raises:
+            InputError: if that file is damaged.
+        """
+        path = self.path / DATA
+        return read_data(path) if path.exists() else None
+
+
+def read_data(path: epath.Path) -> Fingerprint:
+    """Reads a workdir's `data.json`.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+    again = "type the training command again, which writes it anew"
+    content = files.read_sealed(path, again)
+    try:
+        return Fingerprint.from_json(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error!r}); {again}") from None
 
 
 def as_config(plain: Mapping[str, Any]) -> Config:
@@ -277,12 +341,3 @@ def aligned(
             "the same data"
         )
     return ours.logits[rows]
-
-
-def difference(there: Sequence[str], here: Sequence[str]) -> str:
-    """What names are missing and which came, as a phrase; empty for the same."""
-    missing = [name for name in there if name not in set(here)]
-    extra = [name for name in here if name not in set(there)]
-    parts = [f"lacks {named(missing)}"] * bool(missing)
-    parts += [f"adds {named(extra)}"] * bool(extra)
-    return " and ".join(parts)

@@ -15,7 +15,7 @@ LEVELS = [
     ["command", "checkpoint"],
     ["classifier", "datasets"],
     ["pretrained"],
-    ["catalog", "scores"],
+    ["catalog", "scores", "fingerprint"],
     ["task", "clips", "features", "models", "augment"],
     ["locks", "files", "config"],
     ["__init__"],

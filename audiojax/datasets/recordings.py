@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from audiojax import task as tasks
 from audiojax.errors import InputError
+from audiojax.fingerprint import Fingerprint
 from audiojax.task import Task
 
 SPLITS = (None, "stratified", "random")
@@ -139,12 +139,6 @@ class Info:
         """How many classes there are."""
         return len(self.classes)
 
-    def fingerprint(self, digests: Sequence[str]) -> str:
-        """A hex string that names the exact content, by a sum [N] of each clip's."""
-        clips = [dataclasses.astuple(clip)[:4] for clip in self.clips]  # wherever it is
-        content = json.dumps([self.sample_rate, self.classes, clips, digests])
-        return hashlib.sha256(content.encode()).hexdigest()
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recordings:
@@ -152,7 +146,7 @@ class Recordings:
 
     Attributes:
         info: names, labels and folds.
-        fingerprint: a hex string that names the exact content, labels included.
+        digests: of each clip a sum of its samples, as they are at that rate.
         lengths: [N] length of each clip in samples.
         read: gives a clip's samples, float32 [T] in [-1, 1]; safe to call from several
             threads at once.
@@ -160,13 +154,23 @@ class Recordings:
     """
 
     info: Info
-    fingerprint: str
+    digests: Sequence[str]
     lengths: np.ndarray
     read: Callable[[int], np.ndarray]
     in_memory: bool = False
 
     def __len__(self) -> int:
         return len(self.info.clips)
+
+    @functools.cached_property
+    def fingerprint(self) -> Fingerprint:
+        """The exact content, labels and folds included; not where it lies."""
+        info = self.info
+        clips = tuple(
+            (clip.filename, _names(info, clip), clip.fold, clip.source, digest)
+            for clip, digest in zip(info.clips, self.digests, strict=True)
+        )
+        return Fingerprint(info.name, info.sample_rate, info.classes, clips)
 
     @property
     def num_samples(self) -> int:
@@ -182,3 +186,7 @@ class Recordings:
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {self.info.name}, which has {len(self)}")
         return self.read(int(index))
+
+
+def _names(info: Info, clip: Clip) -> tuple[str, ...]:
+    return tuple(info.classes[label] for label in clip.labels)

@@ -77,7 +77,8 @@ def collect(workdir: epath.PathLike, fields: Fields) -> dict[str, Any]:
     for folder, point in _workdirs(workdir, fields).items():
         path = epath.Path(folder) / RESULTS
         if path.exists():
-            summary = files.read_json(path)["summary"]
+            advice = "type the training command again, which writes it anew"
+            summary = files.read_sealed(path, advice)["summary"]
             found.append({"values": point, "workdir": folder, "summary": summary})
     return {"fields": {name: list(fields[name]) for name in fields}, "points": found}
 

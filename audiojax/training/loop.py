@@ -137,7 +137,7 @@ class Loop:
     def __enter__(self) -> Loop:
         events = self.settings.tensorboard
         self._scalars = [
-            Scalars(active.folder, last_step=self.step, tensorboard=events)
+            Scalars(active.folder, active.progress, tensorboard=events)
             for active in self.runs
             if self._hosts.first
         ]
@@ -278,8 +278,9 @@ class Loop:
             values["learning_rate"] = rate
             if due:
                 better[i] = self._evaluate(i, active, epoch, values)
+            active.progress.lines.append({"step": self.step, **values})
             if self._hosts.first:
-                self._scalars[i].write(self.step, values)
+                self._scalars[i].write()
                 text = "  ".join(f"{name} {x:.4g}" for name, x in values.items())
                 place = f"{active.run.name} epoch {epoch}/{self.settings.epochs}"
                 self._bar.clear()

@@ -10,8 +10,8 @@ from typing import Any
 from etils import epath
 
 from audiojax import files
-from audiojax.errors import InputError
 from audiojax.task import Task
+from audiojax.workdir import METRICS
 
 
 @dataclasses.dataclass
@@ -26,6 +26,7 @@ class Progress:
         seconds: that the run has taken.
         best: the epoch with the best validation scores so far, from 1, and those
             scores; None without a validation split.
+        lines: the scalars of all moments so far, each with its step.
     """
 
     loss_sum: float = 0.0
@@ -34,6 +35,7 @@ class Progress:
     skipped_in_a_row: int = 0
     seconds: float = 0.0
     best: dict[str, Any] | None = None
+    lines: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
     def add(self, metrics: Mapping[str, Any]) -> None:
         """Adds one step; one that was not finite only counts as skipped."""
@@ -61,43 +63,36 @@ class Progress:
 
 
 class Scalars:
-    """Appends scalars to `metrics.jsonl` and to TensorBoard's event file."""
+    """Writes scalars to `metrics.jsonl` and to TensorBoard's event file."""
 
-    def __init__(self, run_dir: epath.Path, *, last_step: int, tensorboard: bool):
-        """Opens them in the run's folder to go on after `last_step`.
+    def __init__(self, folder: epath.Path, progress: Progress, *, tensorboard: bool):
+        """Opens them in the run's folder, with what the progress holds written before.
 
-        What was written later is dropped. Event files are written if asked for.
+        Event files are written if asked for.
         """
-        self._path = run_dir / "metrics.jsonl"
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= last_step]
-        self._text = "".join(f"{line}\n" for line in kept)
+        self._path, self._lines = folder / METRICS, progress.lines
+        if self._lines or self._path.exists():
+            self._write()
         self._writer = None
         if tensorboard:
             # TensorFlow comes with it: seconds and hundreds of megabytes, so late.
             from clu import metric_writers
 
-            self._writer = metric_writers.SummaryWriter(str(run_dir))
+            self._writer = metric_writers.SummaryWriter(str(folder))
 
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes the scalars of one moment; the file is never half a line."""
-        self._text += json.dumps({"step": step, **scalars}) + "\n"
-        files.write_bytes(self._path, self._text.encode())
+    def write(self) -> None:
+        """Writes the progress's last scalars; the file is never half a line."""
+        self._write()
         if self._writer is not None:
-            self._writer.write_scalars(step, scalars)
+            scalars = dict(self._lines[-1])
+            self._writer.write_scalars(int(scalars.pop("step")), scalars)
             self._writer.flush()
+
+    def _write(self) -> None:
+        text = "".join(json.dumps(line) + "\n" for line in self._lines)
+        files.write_bytes(self._path, text.encode())
 
     def close(self) -> None:
         """Closes the event file."""
         if self._writer is not None:
             self._writer.close()
-
-
-def _step_of(line: str) -> int:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        raise InputError(
-            f"metrics.jsonl holds a line that is not ours: {line[:80]!r}; move the "
-            "file away to go on"
-        ) from None

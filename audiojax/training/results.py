@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import json
+import logging
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -19,9 +22,12 @@ from flax import traverse_util
 from audiojax import command, files, scores, task
 from audiojax import workdir as workdirs
 from audiojax.config import Config
-from audiojax.datasets import Info
+from audiojax.datasets import Info, Recordings
 from audiojax.errors import InputError
+from audiojax.fingerprint import Fingerprint
 from audiojax.workdir import Entry, Predictions, Run
+
+logger = logging.getLogger(__name__)
 
 # What may change when a sweep goes on: more runs, and where and how they are made.
 MAY_CHANGE = (
@@ -34,7 +40,6 @@ MAY_CHANGE = (
     "checkpoint_seconds",
     "tensorboard",
 )
-_ENTRIES = f"fold*-seed*/{workdirs.RESULT}"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -51,45 +56,101 @@ def _git_revision() -> str | None:
         return None
 
 
+def _described(workdir: epath.Path) -> dict[epath.Path, dict[str, Any]]:
+    """What each `config.json` says of the runs that were begun.
+
+    That of the workdir stands for runs that have none of their own, or a damaged one.
+
+    Raises:
+        InputError: if nothing tells what a run was trained with.
+    """
+    found: dict[epath.Path, dict[str, Any]] = {}
+    begun = sorted(workdir.glob("fold*-seed*"))
+    # A config that no run was begun with binds nobody.
+    for folder in begun and [workdir, *begun]:
+        path = folder / workdirs.CONFIG
+        try:
+            found[path] = files.read_sealed(path, "it is written anew")
+        except files.ABSENT:
+            pass
+        except InputError as error:
+            warn_once(str(error))
+    if workdir / workdirs.CONFIG not in found:
+        for folder in begun:
+            if folder / workdirs.CONFIG not in found:
+                raise InputError(
+                    f"{folder}: nothing tells what it was trained with, for its "
+                    f"{workdirs.CONFIG} and that of {workdir} are missing or damaged; "
+                    "delete that folder, and it is trained again"
+                )
+    return found
+
+
 def check_config(config: Config, workdir: epath.Path) -> None:
     """Checks that no run of the workdir was begun with another config.
 
     Raises:
-        InputError: if it belongs to another one; the fields that differ are listed.
+        InputError: if one was; the fields that differ are listed.
     """
-    path = workdir / workdirs.CONFIG
-    # A config that no run was begun with binds nobody.
-    if not path.exists() or not any(workdir.glob("fold*-seed*")):
-        return
-    ours, theirs = (
-        traverse_util.flatten_dict(fields, sep=".")
-        for fields in (plain(config), files.read_json(path)["config"])
-    )
-    differ = [
-        f"config.{name}: there {theirs.get(name)!r}, here {ours.get(name)!r}"
-        for name in sorted(set(ours) | set(theirs))
-        if ours.get(name) != theirs.get(name)
-        and name not in MAY_CHANGE
-        # What an older config has not was off, as it is by default.
-        and (name in theirs or ours[name])
-    ]
-    if differ:
+    ours = traverse_util.flatten_dict(plain(config), sep=".")
+    for path, described in _described(workdir).items():
+        theirs = traverse_util.flatten_dict(described.get("config", {}), sep=".")
+        differ = [
+            f"config.{name}: there {theirs.get(name)!r}, here {ours.get(name)!r}"
+            for name in sorted(set(ours) | set(theirs))
+            if ours.get(name) != theirs.get(name)
+            and name not in MAY_CHANGE
+            # What an older config has not was off, as it is by default.
+            and (name in theirs or ours[name])
+        ]
+        if differ:
+            raise InputError(
+                f"{path.parent} belongs to another config; give another --workdir, or "
+                f"the same config. What differs: {'; '.join(differ)}"
+            )
+
+
+def check_data(data: Fingerprint, workdir: epath.Path) -> None:
+    """Checks that no run of the workdir was begun with other data.
+
+    Raises:
+        InputError: if one was, and how they differ.
+    """
+    for path, described in _described(workdir).items():
+        if (theirs := described.get("data")) in (None, data.sha256):
+            continue
+        what = "how they differ is not known, for data.json is missing or damaged"
+        with contextlib.suppress(InputError, *files.ABSENT):
+            there = workdirs.read_data(workdir / workdirs.DATA)
+            if there.sha256 == theirs:
+                what = data.differs(there)
         raise InputError(
-            f"{workdir} belongs to another config; give another --workdir, or the same "
-            f"config. What differs: {'; '.join(differ)}"
+            f"{path.parent} was trained on other data than these: {what}; give the "
+            "data it was trained on, or another --workdir"
         )
 
 
-def describe(config: Config) -> dict[str, Any]:
-    """The content of `config.json`: what is run, with what, and where."""
-    device = jax.devices()[0]
-    return {
+def write_described(
+    config: Config, recordings: Recordings, folder: epath.Path, *, anew: bool = False
+) -> None:
+    """Writes a `config.json`: what is run, with what, on what, and where.
+
+    One that is there and whole stays, unless it is to be written anew.
+    """
+    path = folder / workdirs.CONFIG
+    with contextlib.suppress(InputError, *files.ABSENT):
+        if not anew and files.read_sealed(path, ""):
+            return
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    described = {
         "config": plain(config),
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES}
-        | {"python": platform.python_version()},
-        "device": f"{jax.device_count()} x {device.device_kind}",
+        "data": recordings.fingerprint.sha256,
+        "classes": list(recordings.info.classes),
+        "versions": versions | {"python": platform.python_version()},
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "git_revision": _git_revision(),
     }
+    files.write_sealed(path, described)
 
 
 def summarize(
@@ -109,6 +170,11 @@ def summarize(
         standard deviation of each over the folds.
     """
     metric, folds = info.task.metric, []
+    # Scores come from predictions, whatever the entries say.
+    entries = [
+        dataclasses.replace(entry, final=info.task.scores(found.logits, found.label))
+        for entry, found in zip(entries, predictions, strict=True)
+    ]
     pairs = list(zip(entries, predictions, strict=True))
     for fold in sorted({entry.run.fold for entry in entries}):
         members = [(entry, found) for entry, found in pairs if entry.run.fold == fold]
@@ -141,10 +207,33 @@ def summarize(
     }
 
 
-def finished(workdir: epath.Path) -> list[Entry]:
+def finished(folder: epath.Path) -> Entry | None:
+    """The entry of a run that is done, all of its files as they were written.
+
+    For one with damaged files it is None, as for one that is not done: what is damaged
+    is told, and made anew from the checkpoint by who goes on with the run.
+    """
+    try:
+        entry = Entry.read(folder, "it is made anew")
+        entry.check_files(folder, "it is made anew")
+    except files.ABSENT:
+        return None
+    except InputError as error:
+        warn_once(str(error))
+        return None
+    return entry
+
+
+def all_finished(workdir: epath.Path) -> list[Entry]:
     """The entries of all runs in the workdir that are done, by fold and seed."""
-    entries = map(Entry.from_json, map(files.read_json, workdir.glob(_ENTRIES)))
-    return sorted(entries, key=lambda entry: entry.run)
+    found = filter(None, map(finished, workdir.glob("fold*-seed*")))
+    return sorted(found, key=lambda entry: entry.run)
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Tells of something that is looked at again and again."""
+    logger.warning("%s", text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +249,7 @@ class Results:
     def write(self) -> dict[str, Any]:
         """Writes it of all runs that are done, and gives its content."""
         while True:
-            entries = finished(self.workdir)
+            entries = all_finished(self.workdir)
             for run in (entry.run for entry in entries):
                 if run not in self._known:
                     path = self.workdir / run.name / workdirs.TEST
@@ -168,10 +257,17 @@ class Results:
                     self._known[run] = found
             predictions = [self._known[entry.run] for entry in entries]
             results = summarize(self.config, self.info, entries, predictions)
-            files.write_json(self.workdir / workdirs.RESULTS, results)
+            files.write_sealed(self.workdir / workdirs.RESULTS, results)
             # Another process may have finished a run meanwhile, and written first.
-            if len(list(self.workdir.glob(_ENTRIES))) == len(entries):
+            if len(all_finished(self.workdir)) == len(entries):
                 return results
+
+
+def readable(workdir: epath.Path) -> bool:
+    """Whether `results.json` is there and whole."""
+    with contextlib.suppress(InputError, *files.ABSENT):
+        return bool(files.read_sealed(workdir / workdirs.RESULTS, ""))
+    return False
 
 
 def check_same(results: Mapping[str, Any], workdir: epath.PathLike) -> None:
@@ -180,7 +276,8 @@ def check_same(results: Mapping[str, Any], workdir: epath.PathLike) -> None:
     Raises:
         InputError: if one differs.
     """
-    there = files.read_json(epath.Path(workdir) / workdirs.RESULTS)
+    path = epath.Path(workdir) / workdirs.RESULTS
+    there = files.read_sealed(path, "train again without --mode, which writes it anew")
     for name in ("runs", "folds", "summary"):
         if there[name] != results[name]:
             raise InputError(

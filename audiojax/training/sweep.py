@@ -115,7 +115,7 @@ def _left(config: Config, workdir: epath.Path) -> list[Run]:
 
 
 def _done(workdir: epath.Path, run: Run) -> bool:
-    return (workdir / run.name / workdirs.RESULT).exists()
+    return results.finished(workdir / run.name) is not None
 
 
 def _lay_out(config: Config, num_runs: int) -> tuple[str, Hosts]:
@@ -173,7 +173,9 @@ def train(
         recordings = load(config) if recordings is None else recordings
     table = Results(config, recordings.info, workdir)
     if job.first:
-        files.write_json(workdir / workdirs.CONFIG, results.describe(config))
+        results.check_data(recordings.fingerprint, workdir)
+        results.write_described(config, recordings, workdir, anew=True)
+        files.write_sealed(workdir / workdirs.DATA, recordings.fingerprint.to_json())
         table.write()
     if diverged := _train_left(config, recordings, table, wait):
         raise InputError("; ".join(diverged))
@@ -237,6 +239,9 @@ def _train_left(
             decide = functools.partial(_take, built, workdir, left, held)
             taken, busy = team.broadcast(decide)
             chosen = [left[i] for i in taken]
+            if team.first:
+                for run in chosen:
+                    results.write_described(config, recordings, workdir / run.name)
             ends = built.train(chosen, workdir) if chosen else []
             for end in ends:
                 if isinstance(end, Diverged):
@@ -245,7 +250,7 @@ def _train_left(
                         logger.error("%s", end.message)
                 elif team.first:
                     path = workdir / end.run.name / workdirs.RESULT
-                    files.write_json(path, end.to_json())
+                    files.write_sealed(path, end.to_json())
                     _log_score(end, recordings.info.task)
             if team.first and chosen:
                 table.write()
@@ -261,7 +266,7 @@ def _train_left(
 def is_done(config: Config, workdir: epath.PathLike) -> bool:
     """Whether every run of the config is finished and in `results.json`."""
     workdir = epath.Path(workdir)
-    written = hosts.everyone().broadcast((workdir / workdirs.RESULTS).exists)
+    written = hosts.everyone().broadcast(lambda: results.readable(workdir))
     return written and not _left(config, workdir)
 
 
@@ -322,13 +327,17 @@ def evaluate(
             config.
     """
     workdir = epath.Path(workdir).resolve()
-    if not (workdir / workdirs.CONFIG).exists():
-        raise InputError(f"{workdir} holds no runs; train first, without --mode")
     results.check_config(config, workdir)
-    found = results.finished(workdir)
+    folders = [path.parent for path in workdir.glob(f"fold*-seed*/{workdirs.RESULT}")]
+    found = sorted(map(Entry.read, folders), key=lambda entry: entry.run)
     if not found:
-        raise InputError(f"{workdir} holds no finished run; train first")
+        raise InputError(
+            f"{workdir} holds no finished run; train first, without --mode"
+        )
+    for entry in found:
+        entry.check_files(workdir / entry.run.name)
     recordings = load(config) if recordings is None else recordings
+    results.check_data(recordings.fingerprint, workdir)
     built = Trainer(config, trainer.open_data(config, recordings))
     entries, predictions = [], []
     for run in found:

@@ -32,7 +32,16 @@ from audiojax.training.loop import ActiveRun, Diverged, Loop, LoopSettings, keys
 from audiojax.training.program import DataParallel, Programs, SeedParallel, Spread
 from audiojax.training.progress import Progress
 from audiojax.training.signals import StopSignals
-from audiojax.workdir import CHECKPOINTS, TEST, VALIDATION, Entry, Predictions, Run
+from audiojax.workdir import (
+    CHECKPOINTS,
+    CONFIG,
+    METRICS,
+    TEST,
+    VALIDATION,
+    Entry,
+    Predictions,
+    Run,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -318,13 +327,18 @@ class Trainer:
             for name, clips in parts.items()
             if name == TEST or len(clips)
         }
+        sums = None
         if self.hosts.first:
             for name, predictions in found.items():
                 files.write_arrays(active.folder / name, vars(predictions))
+            written = (*found, CONFIG, METRICS)
+            paths = {name: active.folder / name for name in written}
+            sums = {n: files.sha256(path) for n, path in paths.items() if path.exists()}
         return Entry(
             active.run,
             steps=int(state.step),
             skipped_steps=int(state.skipped),
             seconds=round(active.progress.seconds, 1),
+            files=sums,
             **self._final_scores(state, active.progress, parts[TEST], found[TEST]),
         )

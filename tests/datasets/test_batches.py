@@ -452,7 +452,7 @@ n, size = 10_000, 8000
 clips = tuple(datasets.Clip(str(i), (0,), 1, str(i)) for i in range(n))
 made = datasets.Recordings(
     info=datasets.Info("made", ("a",), 8000, clips),
-    fingerprint="",
+    digests=("",) * n,
     lengths=np.full(n, size),
     read=lambda i: np.full(size, i, np.float32),
 )

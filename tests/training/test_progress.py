@@ -3,7 +3,6 @@ import json
 import pytest
 from etils import epath
 
-from audiojax.errors import InputError
 from audiojax.task import TASKS
 from audiojax.training.progress import Progress, Scalars
 
@@ -46,32 +45,34 @@ def test_the_best_epoch_has_the_most_right_then_the_least_loss(accuracy, loss, b
     assert progress.is_best({"accuracy": accuracy, "loss": loss}, TASK) is better
 
 
-def test_scalars_after_the_last_step_are_written_anew(tmp_path):
-    folder = epath.Path(tmp_path)
-    first = Scalars(folder, last_step=0, tensorboard=False)
-    for step in (5, 10, 15):
-        first.write(step, {"loss": step / 10})
-    second = Scalars(folder, last_step=10, tensorboard=False)
-    second.write(15, {"loss": 0.25})
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [
+def noted(progress, step, **values):
+    """The progress with the scalars of one more moment."""
+    progress.lines.append({"step": step, **values})
+    return progress
+
+
+def test_scalars_are_those_of_the_progress(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("left by a process that was killed later than its checkpoint\n")
+    progress = noted(noted(Progress(), 5, loss=0.5), 10, loss=1.0)
+    scalars = Scalars(epath.Path(tmp_path), progress, tensorboard=False)
+    assert list(map(json.loads, path.read_text().splitlines())) == progress.lines
+    noted(progress, 15, loss=0.25)
+    scalars.write()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"step": 5, "loss": 0.5},
         {"step": 10, "loss": 1.0},
         {"step": 15, "loss": 0.25},
     ]
 
 
-def test_a_foreign_line_is_not_overwritten(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text("my notes\n")
-    with pytest.raises(InputError, match="my notes"):
-        Scalars(epath.Path(tmp_path), last_step=0, tensorboard=False)
-
-
 def test_tensorboard_reads_what_is_written(tmp_path):
     from tensorboard.backend.event_processing import event_accumulator
 
-    scalars = Scalars(epath.Path(tmp_path), last_step=0, tensorboard=True)
-    scalars.write(3, {"loss": 0.5})
+    progress = Progress()
+    scalars = Scalars(epath.Path(tmp_path), progress, tensorboard=True)
+    noted(progress, 3, loss=0.5)
+    scalars.write()
     scalars.close()
     events = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
     (tag,) = events.Tags()["tensors"] or events.Tags()["scalars"]

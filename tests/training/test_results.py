@@ -6,6 +6,7 @@ from etils import epath
 
 from audiojax import files
 from audiojax.datasets import Info
+from audiojax.datasets.layouts import synthetic
 from audiojax.training import results
 from audiojax.workdir import Entry, Predictions, Run
 from tests import tiny
@@ -65,7 +66,7 @@ def test_results_hold_every_finished_run_of_the_workdir(tmp_path):
     written = results.Results(tiny.get_config(), INFO, workdir).write()
     names = [run["name"] for run in written["runs"]]
     assert names == ["fold2-seed0", "fold2-seed1", "fold10-seed0"]
-    assert files.read_json(workdir / "results.json") == written
+    assert files.read_sealed(workdir / "results.json", "") == written
 
 
 def test_nothing_finished_is_an_empty_table(tmp_path):
@@ -78,7 +79,9 @@ def test_nothing_finished_is_an_empty_table(tmp_path):
 def test_where_and_how_may_change(tmp_path, field):
     workdir = epath.Path(tmp_path)
     config = tiny.get_config()
-    files.write_json(workdir / "config.json", results.describe(config))
+    recordings = synthetic.create(num_folds=2, clips_per_class=1)
+    results.write_described(config, recordings, workdir)
+    results.write_described(config, recordings, workdir / "fold1-seed0")
     *parents, name = field.split(".")
     part = config[parents[0]] if parents else config
     part[name] = {"seeds": (7,)}.get(name, "elsewhere")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from audiojax import config as configs
-from audiojax import locks
+from audiojax import files, locks
 from audiojax.datasets import from_arrays
+from audiojax.datasets.layouts import synthetic
 from audiojax.errors import InputError
 from audiojax.training import hosts, results, sweep, trainer
 from tests import tiny
@@ -67,6 +68,7 @@ def test_every_test_clip_is_predicted_once(workdir):
 def test_workdir_holds_what_it_should(workdir):
     assert {path.name for path in workdir.iterdir()} == {
         "config.json",
+        "data.json",
         "results.json",
         "fold1-seed0",
         "fold1-seed1",
@@ -97,7 +99,7 @@ def test_finished_runs_are_not_repeated(config, workdir, monkeypatch):
 
 def test_evaluate_gives_the_same_numbers_from_the_checkpoints(config, workdir):
     found = sweep.evaluate(config, workdir)
-    assert found == json.loads((workdir / "results.json").read_text())
+    assert found == files.read_sealed(workdir / "results.json", "")
     results.check_same(found, workdir)
 
 
@@ -197,8 +199,10 @@ def test_runs_that_only_go_on_need_no_weights(config, workdir, tmp_path):
     """Nor do recordings that are given need a known name."""
     fields = {"model.pretrained": "a/b.safetensors", "data.name": "mine"}
     lost = configs.at(config, fields)
+    recordings = synthetic.create(num_folds=2, clips_per_class=1)
     for run in sweep.planned_runs(lost):
         (tmp_path / run.name / "checkpoints" / "7").mkdir(parents=True)
+        results.write_described(lost, recordings, tmp_path / run.name)
     sweep.check(lost, tmp_path, named=False)
     with pytest.raises(InputError, match="there is no such file"):
         sweep.check(lost, tmp_path / "new", named=False)

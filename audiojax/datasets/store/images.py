@@ -61,7 +61,7 @@ def image_cache(
     """
     batches.warn_of_cut_clips(recordings, policy)
     settings = dataclasses.asdict(policy)
-    content = json.dumps([recordings.fingerprint, key, settings, shape])
+    content = json.dumps([recordings.fingerprint.sha256, key, settings, shape])
     digest = hashlib.sha256(content.encode()).hexdigest()[:32]
     path = data_dir(cache_dir) / f"log_mel-{digest}.npy"
     shape = (int(clips.counts(recordings.lengths, policy).sum()), *shape)
