@@ -22,6 +22,10 @@ FORMAT = 2
 ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
+class DamagedError(InputError):
+    """A file is not what was written."""
+
+
 @contextlib.contextmanager
 def whole(path: epath.PathLike, *, alone: bool = False) -> Iterator[epath.Path]:
     """A name to write a file or a folder under, which gets its own when it is whole.
@@ -90,16 +94,17 @@ def read_sealed(path: epath.PathLike, advice: str) -> dict[str, Any]:
     `advice` says what to do about a damaged file.
 
     Raises:
-        InputError: if it is damaged, or a newer version of audiojax wrote it.
+        DamagedError: if it is.
+        InputError: if a newer version of audiojax wrote it.
         FileNotFoundError, NotADirectoryError: if it is not there.
     """
     try:
         value = read_json(path)
         expected = value.pop("sha256", None)
     except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}); {advice}") from None
+        raise DamagedError(f"{path} is damaged ({error}); {advice}") from None
     if not value or expected not in (None, _sum(value)):
-        raise InputError(f"{path} is damaged (it is not what was written); {advice}")
+        raise DamagedError(f"{path} is damaged (it is not what was written); {advice}")
     if value.pop("format", 1) > FORMAT:
         raise InputError(
             f"{path} was written by a newer version of audiojax; install that one"

@@ -77,9 +77,10 @@ def main(argv: list[str]) -> None:
         found = of_one(CONFIG.value, workdir)
         if not hosts.everyone().first:
             return
-        print(results.table(found))
         if MODE.value == "evaluate":
             results.check_same(found, workdir)
+        print(results.table(found))
+        if MODE.value == "evaluate":
             print(f"the same as {workdir}/results.json")
         else:
             show(workdir)

@@ -72,7 +72,8 @@ class Entry:
         """Reads the `result.json` of a run's folder.
 
         Raises:
-            InputError: if it is damaged.
+            DamagedError: if it is.
+            InputError: if a newer version of audiojax wrote it.
             FileNotFoundError, NotADirectoryError: if it is not there.
         """
         path = folder / RESULT
@@ -80,20 +81,22 @@ class Entry:
         try:
             return cls.from_json(content)
         except (KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged ({error!r}); {advice}") from None
+            raise files.DamagedError(
+                f"{path} is damaged ({error!r}); {advice}"
+            ) from None
 
     def check_files(self, folder: epath.Path, advice: str = AGAIN) -> None:
         """Compares the run's files with their sums.
 
         Raises:
-            InputError: for the first that is missing or not what was written.
+            DamagedError: for the first that is missing or not what was written.
         """
         for name, expected in (self.files or {}).items():
             path = folder / name
             if not path.exists():
-                raise InputError(f"{path} is missing; {advice}")
+                raise files.DamagedError(f"{path} is missing; {advice}")
             if files.sha256(path) != expected:
-                raise InputError(
+                raise files.DamagedError(
                     f"{path} is damaged (it is not what was written); {advice}"
                 )
 
@@ -251,14 +254,14 @@ def read_data(path: epath.Path) -> Fingerprint:
     """Reads a workdir's `data.json`.
 
     Raises:
-        InputError: if it is damaged.
+        DamagedError: if it is.
     """
     again = "type the training command again, which writes it anew"
     content = files.read_sealed(path, again)
     try:
         return Fingerprint.from_json(content)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error!r}); {again}") from None
+        raise files.DamagedError(f"{path} is damaged ({error!r}); {again}") from None
 
 
 def as_config(plain: Mapping[str, Any]) -> Config:

@@ -17,6 +17,20 @@ COMMAND = (
     "from audiojax import main; app.run(main.main, flags_parser=main.parse)"
 )
 
+# Before the command: from its first checkpoint on it may write only small files.
+DISK_FULL = """
+import resource
+from audiojax.training import checkpoints
+
+save = checkpoints.Checkpoints.save
+
+def limited(*arguments):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**4,) * 2)
+    save(*arguments)
+
+checkpoints.Checkpoints.save = limited
+"""
+
 
 @contextlib.contextmanager
 def started(*arguments, devices=1, before=""):

@@ -73,7 +73,7 @@ def _described(workdir: epath.Path) -> dict[epath.Path, dict[str, Any]]:
             found[path] = files.read_sealed(path, "it is written anew")
         except files.ABSENT:
             pass
-        except InputError as error:
+        except files.DamagedError as error:
             warn_once(str(error))
     if workdir / workdirs.CONFIG not in found:
         for folder in begun:
@@ -120,7 +120,7 @@ def check_data(data: Fingerprint, workdir: epath.Path) -> None:
         if (theirs := described.get("data")) in (None, data.sha256):
             continue
         what = "how they differ is not known, for data.json is missing or damaged"
-        with contextlib.suppress(InputError, *files.ABSENT):
+        with contextlib.suppress(files.DamagedError, *files.ABSENT):
             there = workdirs.read_data(workdir / workdirs.DATA)
             if there.sha256 == theirs:
                 what = data.differs(there)
@@ -138,7 +138,7 @@ def write_described(
     One that is there and whole stays, unless it is to be written anew.
     """
     path = folder / workdirs.CONFIG
-    with contextlib.suppress(InputError, *files.ABSENT):
+    with contextlib.suppress(files.DamagedError, *files.ABSENT):
         if not anew and files.read_sealed(path, ""):
             return
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
@@ -218,7 +218,7 @@ def finished(folder: epath.Path) -> Entry | None:
         entry.check_files(folder, "it is made anew")
     except files.ABSENT:
         return None
-    except InputError as error:
+    except files.DamagedError as error:
         warn_once(str(error))
         return None
     return entry
@@ -265,7 +265,7 @@ class Results:
 
 def readable(workdir: epath.Path) -> bool:
     """Whether `results.json` is there and whole."""
-    with contextlib.suppress(InputError, *files.ABSENT):
+    with contextlib.suppress(files.DamagedError, *files.ABSENT):
         return bool(files.read_sealed(workdir / workdirs.RESULTS, ""))
     return False
 

@@ -36,6 +36,7 @@ from audiojax.workdir import (
     CHECKPOINTS,
     CONFIG,
     METRICS,
+    RESULT,
     TEST,
     VALIDATION,
     Entry,
@@ -230,9 +231,17 @@ class Trainer:
             The entry with these scores, and the predictions of the test clips.
 
         Raises:
-            InputError: if it has no whole checkpoint, or one of another model.
+            InputError: if it has no whole checkpoint of its end, or one of another
+                model.
         """
-        step_dir = checkpoint.newest(workdir / entry.run.name / CHECKPOINTS)
+        folder = workdir / entry.run.name
+        step_dir = checkpoint.newest(folder / CHECKPOINTS)
+        if int(step_dir.name) != entry.steps:
+            raise InputError(
+                f"{folder}: its last whole checkpoint is of step {step_dir.name}, but "
+                f"its scores are of step {entry.steps}; delete its {RESULT} and type "
+                "the training command again, which goes on to the same bits"
+            )
         model = checkpoint.read_model(step_dir)
         state = self.abstract_state()
         wanted = {name: getattr(state, name) for name in model}

@@ -262,9 +262,9 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_whole(
 
 @pytest.mark.slow
 def test_the_command_says_in_one_sentence_that_the_disk_is_full(config, tmp_path):
-    """As above, in a process that may write only small files from the start."""
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**4,) * 2);"
-    status, _, err = processes.run(*command(config, tmp_path), before=limit)
+    """As above, in a process of its own, at the first checkpoint."""
+    arguments = command(config, tmp_path)
+    status, _, err = processes.run(*arguments, before=processes.DISK_FULL)
     assert status == 1
     assert "Traceback" not in err
     (said,) = [line for line in err.splitlines() if line.startswith("audiojax: ")]

@@ -243,10 +243,9 @@ def test_side_by_side_each_process_trains_runs_of_its_own(config, alone, tmp_pat
 @pytest.mark.slow
 def test_one_that_fails_alone_ends_the_job(config, tmp_path):
     """The first may write only small files, and the other waits for its next step."""
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**4,) * 2);"
     begun = time.monotonic()
     (first, _, err), (second, _, _) = processes.run_job(
-        *arguments(config, tmp_path), before_first=limit
+        *arguments(config, tmp_path), before_first=processes.DISK_FULL
     )
     assert first == 1, err
     assert "audiojax: checkpoint" in err

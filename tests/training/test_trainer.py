@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 from sklearn import metrics
 
-from audiojax import datasets
+from audiojax import datasets, files
 from audiojax.errors import InputError, Interrupted
 from audiojax.training import program, sweep, trainer
 from audiojax.training.checkpoints import Checkpoints
@@ -406,7 +406,7 @@ def test_several_classes_a_clip_are_trained_and_scored(config, tmp_path):
         read_lines(tmp_path / "fold1-seed0")[0]
     )
     again = sweep.evaluate(config, tmp_path, recordings=recordings)
-    assert again == json.loads((tmp_path / "results.json").read_text())
+    assert again == files.read_sealed(tmp_path / "results.json", "")
 
 
 @pytest.mark.parametrize("balance", ["class_weights", "sampling"])
