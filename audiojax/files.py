@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from etils import epath
+
+from audiojax.errors import InputError
+
+# Of JSON files that tell it; 1 is what told none.
+FORMAT = 2
 
 
 @contextlib.contextmanager
@@ -70,6 +77,48 @@ def read_json(path: epath.PathLike) -> Any:
     return json.loads(epath.Path(path).read_text())
 
 
+def write_sealed(path: epath.PathLike, value: Mapping[str, Any]) -> None:
+    """Writes an object as JSON, with the number of its format and a sum of it."""
+    value = {"format": FORMAT, **value}
+    write_json(path, value | {"sha256": _sum(value)})
+
+
+def read_sealed(path: epath.PathLike, advice: str) -> dict[str, Any]:
+    """Reads what `write_sealed` wrote, and older files, which have no sum.
+
+    `advice` says what to do about a damaged file.
+
+    Raises:
+        InputError: if it is damaged, or a newer version of audiojax wrote it.
+        FileNotFoundError: if it is not there.
+    """
+    try:
+        value = read_json(path)
+        expected = value.pop("sha256", None)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}); {advice}") from None
+    if not value or expected not in (None, _sum(value)):
+        raise InputError(f"{path} is damaged (it is not what was written); {advice}")
+    if value.pop("format", 1) > FORMAT:
+        raise InputError(
+            f"{path} was written by a newer version of audiojax; install that one"
+        )
+    return value
+
+
+def _sum(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def sha256(path: epath.PathLike) -> str:
+    """The sum of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with epath.Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def write_arrays(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes named arrays as one `.npz`; equal arrays give equal bytes."""
     buffer = io.BytesIO()
@@ -81,3 +130,18 @@ def read_arrays(path: epath.PathLike) -> dict[str, np.ndarray]:
     """Reads what `write_arrays` wrote."""
     with epath.Path(path).open("rb") as file, np.load(file) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+def cache_dir() -> Path:
+    """Where all that can be made anew is kept: a folder in $XDG_CACHE_HOME.
+
+    Without the variable, in ~/.cache.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "audiojax"
+
+
+def size_text(num_bytes: float) -> str:
+    """A size for a reader: in GiB, or in MiB below one."""
+    in_gib = num_bytes / 2**30
+    return f"{in_gib:.2f} GiB" if in_gib >= 1 else f"{num_bytes / 2**20:.1f} MiB"

@@ -506,7 +506,7 @@ def test_images_are_computed_once_and_mapped(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         images = cache(recordings, tmp_path)
     assert "computing 10 images" in caplog.text
-    assert "0.00 GiB" in caplog.text
+    assert "0.0 MiB" in caplog.text
     assert isinstance(images, np.memmap)
     assert images.dtype == np.float32
     assert not images.flags.writeable
@@ -638,7 +638,7 @@ def test_a_full_disk_is_told_before(tmp_path, monkeypatch):
     monkeypatch.setattr(
         shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 0, 100)
     )
-    with pytest.raises(InputError, match=r"has 0\.00 GiB free; make room"):
+    with pytest.raises(InputError, match=r"has 0\.0 MiB free; make room"):
         cache(make_recordings()[0], tmp_path)
 
 

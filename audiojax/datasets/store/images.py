@@ -83,12 +83,13 @@ def image_cache(
 
 def _check_room(path: Path, shape: tuple[int, ...]) -> None:
     size, free = 4 * math.prod(shape), shutil.disk_usage(path.parent).free
-    logger.info("computing %d images to %s: %.2f GiB", shape[0], path, size / 2**30)
+    needed, room = files.size_text(size), files.size_text(free)
+    logger.info("computing %d images to %s: %s", shape[0], path, needed)
     if size > free:
         raise InputError(
-            f"the images take {size / 2**30:.2f} GiB, and {path.parent} has "
-            f"{free / 2**30:.2f} GiB free; make room, give another data_dir, or set "
-            "config.data.stage to audio, which stores none"
+            f"the images take {needed}, and {path.parent} has {room} free; make room, "
+            "give another data_dir, or set config.data.stage to audio, which stores "
+            "none"
         )
 
 
