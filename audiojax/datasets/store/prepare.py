@@ -273,15 +273,18 @@ def _usable(
     used = [notes[name] for name in names if name not in problems]
     silent = [note.filename for note in used if note.silent]
     clipped = [note.filename for note in used if note.clipped]
+    loud = [note.filename for note in used if note.loud]
     least = SHORT * info.sample_rate
     short = [note.filename for note in used if note.num_samples < least]
-    loud = "clips are clipped: too loud for their recorder"
+    too_loud = "clips are clipped: too loud for their recorder"
+    above = "clips of floating point numbers are above full scale, and clipped there"
     report = {
         **info.report,
         **noted(info.name, "skipped", problems, "clips can't be used and are left out"),
         **noted(info.name, "silent", silent, "clips are silent"),
         # Published sets are full of clipped sounds: that needs no attention.
-        **noted(info.name, "clipped", clipped, loud, logging.INFO),
+        **noted(info.name, "clipped", clipped, too_loud, logging.INFO),
+        **noted(info.name, "loud", loud, above),
         **noted(info.name, "short", short, f"clips are under {SHORT * 1000:.0f} ms"),
     }
     clips = tuple(clip for clip in info.clips if clip.filename not in problems)
