@@ -42,8 +42,9 @@ def from_arrays(
 
     Args:
         audio: [N, T], or N arrays of [T] or [T, channels] with any lengths. Floating
-            point numbers have full scale 1; integers have that of their type. Channels
-            are averaged.
+            point numbers have full scale 1; integers have that of their type. What
+            is above it, up to 8 times, is used as it is, with a warning. Channels are
+            averaged.
         label: of each clip: N names, or N class numbers, or [N, classes] with 0 and 1
             where a clip may have several classes or none.
         sample_rate: of the audio, in Hz. It is not resampled: set
