@@ -19,6 +19,8 @@ from audiojax.errors import InputError
 
 # Of JSON files that tell it; 1 is what told none.
 FORMAT = 2
+# What tells that a file is not there.
+ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 @contextlib.contextmanager
@@ -90,7 +92,7 @@ def read_sealed(path: epath.PathLike, advice: str) -> dict[str, Any]:
 
     Raises:
         InputError: if it is damaged, or a newer version of audiojax wrote it.
-        FileNotFoundError: if it is not there.
+        FileNotFoundError, NotADirectoryError: if it is not there.
     """
     try:
         value = read_json(path)
