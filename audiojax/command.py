@@ -12,13 +12,13 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
 from absl import flags
 from absl import logging as absl_logging
 
+from audiojax import files
 from audiojax.errors import InputError, Interrupted
 
 
@@ -94,8 +94,8 @@ def prepare() -> None:
     )
     signal.signal(signal.SIGTERM, on_terminate)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(cache / "audiojax" / "xla"))
+        programs = files.cache_dir() / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(programs))
 
 
 # The job ends with its first process; until then the others can say what they found.

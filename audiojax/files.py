@@ -9,6 +9,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,3 +137,18 @@ def read_arrays(path: epath.PathLike) -> dict[str, np.ndarray]:
     """Reads what `write_arrays` wrote."""
     with epath.Path(path).open("rb") as file, np.load(file) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+def cache_dir() -> Path:
+    """Where all that can be made anew is kept: a folder in $XDG_CACHE_HOME.
+
+    Without the variable, in ~/.cache.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "audiojax"
+
+
+def size_text(num_bytes: float) -> str:
+    """A size for a reader: in GiB, or in MiB below one."""
+    in_gib = num_bytes / 2**30
+    return f"{in_gib:.2f} GiB" if in_gib >= 1 else f"{num_bytes / 2**20:.1f} MiB"

@@ -27,7 +27,7 @@ def get_config() -> Config:
     config.data.name = "esc50"
     # The folder that holds meta/ and audio/; without it the release is downloaded.
     config.data.source_dir = config_dict.placeholder(str)
-    # Where prepared data are kept; without it ~/.cache/audiojax.
+    # Where prepared data are kept; without it audiojax/ in $XDG_CACHE_HOME or ~/.cache.
     config.data.data_dir = config_dict.placeholder(str)
     config.data.clip_seconds = 5.0
     # What is done with clips of another length. "pad": zeros after the shorter, the

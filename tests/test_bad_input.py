@@ -74,6 +74,28 @@ def cut(name, keep):
     return spoil
 
 
+def claiming(name, before, claim):
+    """Writes a sound, then a number in its header, after the bytes `before`."""
+
+    def spoil(folder):
+        mixed_tree.write(folder / name, seed=99)
+        whole = (folder / name).read_bytes()
+        start = whole.index(before) + len(before)
+        changed = whole[:start] + claim + whole[start + len(claim) :]
+        (folder / name).write_bytes(changed)
+
+    return spoil
+
+
+def huge_flac(name):
+    """After a rate of 16 kHz and one channel: 16 bits, 2^36 - 1 samples."""
+    return claiming(name, b"\x03\xe8\x00", b"\xff" * 5)
+
+
+def huge_wav(name, size):
+    return claiming(name, b"data", size.to_bytes(4, "little"))
+
+
 def renamed(old, new):
     return lambda folder: os.rename(folder / old, folder / new)
 
@@ -142,6 +164,16 @@ CASES = [
     folder_case("cut flac", cut("cat/x.flac", 0.5), "cat/x.flac"),
     folder_case("cut ogg", cut("cat/x.ogg", 0.5), "cat/x.ogg is cut off"),
     folder_case("cut mp3", cut("cat/x.mp3", 0.5), "cat/x.mp3"),
+    folder_case("flac of 2^36 samples", huge_flac("cat/x.flac"), "x.flac is cut off"),
+    folder_case("wav of 1 GB", huge_wav("cat/x.wav", 1 << 30), "x.wav is cut off"),
+    folder_case("wav of 3 GB", huge_wav("cat/x.wav", 3 << 30), "x.wav is cut off"),
+    folder_case("streamed wav", huge_wav("cat/x.wav", 0xFFFFFFFF), clips=9),
+    folder_case(
+        "above full scale",
+        samples("cat/x.wav", [0.5, 1.5] * 99),
+        clips=9,
+        told="above full scale, and clipped there: cat/x.wav",
+    ),
     folder_case("m4a", content("cat/x.m4a", b"\0\0\0 ftypM4A "), "x.m4a", UNREADABLE),
     folder_case("NaN", samples("cat/x.wav", [0, np.nan]), "x.wav", "not finite"),
     folder_case("infinite", samples("cat/x.wav", [np.inf, 0]), "x.wav", "not finite"),
@@ -341,10 +373,12 @@ def test_each_kind_gets_its_sentence_or_loses_nothing(case, folder, caplog):
 def test_bad_files_can_be_skipped_and_are_named(folder, caplog):
     content("cat/x.wav", b"no sound")(folder)
     content("dog/y.ogg", b"")(folder)
+    huge_flac("dog/z.flac")(folder)
     recordings = load(folder, on_bad_file="skip")
     assert [clip.filename for clip in recordings.info.clips] == list(GOOD)
     skipped = recordings.info.report["skipped"]
-    assert set(skipped) == {"cat/x.wav", "dog/y.ogg"}
+    assert set(skipped) == {"cat/x.wav", "dog/y.ogg", "dog/z.flac"}
+    assert "4294967 seconds" in skipped.pop("dog/z.flac")
     assert all(UNREADABLE in why for why in skipped.values())
     assert "cat/x.wav" in caplog.text
 

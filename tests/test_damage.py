@@ -402,6 +402,34 @@ FAULTS += [
 ]
 
 
+def of_images(damage):
+    return lambda place: damage(place.images)
+
+
+def of_audio(damage):
+    return lambda place: damage(place.shard)
+
+
+IMAGES = ("the images kept in", "are computed anew")
+PREPARED = ("the prepared audio in", "are prepared anew")
+FAULTS += [
+    Fault("flipped images", of_images(flipped), IMAGES, half=True),
+    Fault("cut images", of_images(cut), IMAGES, half=True),
+    Fault("empty images", of_images(emptied), IMAGES, half=True),
+    Fault("no images", of_images(deleted), half=True),
+    Fault("flipped sounds", of_audio(flipped), PREPARED, half=True),
+    Fault("cut sounds", of_audio(cut), PREPARED, half=True),
+    Fault("no sounds", of_audio(deleted), PREPARED, half=True),
+    Fault(
+        "blank sums of images",
+        lambda place: blank(place.images.with_suffix(".json")),
+        IMAGES,
+        half=True,
+    ),
+    Fault("no prepared data", lambda place: shutil.rmtree(place.data), half=True),
+]
+
+
 def forget_config(place):
     deleted(place.work / "config.json")
 

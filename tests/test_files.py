@@ -1,7 +1,12 @@
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from audiojax import files
+from audiojax.datasets import store
+from audiojax.errors import InputError
 
 
 def test_arrays_come_back_and_equal_arrays_give_equal_bytes(tmp_path):
@@ -52,3 +57,58 @@ def test_a_folder_is_whole_or_not_there(tmp_path):
         part.mkdir()
         (part / "all").write_bytes(b"x")
     assert [path.name for path in tmp_path.rglob("*")] == ["made", "all"]
+
+
+def test_caches_lie_where_the_desktop_says(tmp_path, monkeypatch):
+    monkeypatch.delenv(store.VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    assert files.cache_dir() == tmp_path / "caches" / "audiojax"
+    assert store.data_dir(None) == files.cache_dir()
+    monkeypatch.setenv(store.VARIABLE, str(tmp_path / "own"))
+    assert store.data_dir(None) == tmp_path / "own"
+    for unset in ("", None):
+        if unset is None:
+            monkeypatch.delenv("XDG_CACHE_HOME")
+        else:
+            monkeypatch.setenv("XDG_CACHE_HOME", unset)
+        assert files.cache_dir() == Path.home() / ".cache" / "audiojax"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0.0 MiB"),
+        (3 * 2**19, "1.5 MiB"),
+        (2**30 - 2**20, "1023.0 MiB"),
+        (2**30, "1.00 GiB"),
+        (5 * 2**29, "2.50 GiB"),
+    ],
+)
+def test_sizes_below_a_gib_are_in_mib(size, text):
+    assert files.size_text(size) == text
+
+
+def test_the_sum_of_a_file_is_that_of_its_bytes(tmp_path):
+    content = bytes(range(256)) * 5000  # over one block
+    (tmp_path / "a").write_bytes(content)
+    assert files.sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        lambda text: "{}",
+        lambda text: "[1]",
+        lambda text: text.replace("17", "18"),
+    ],
+    ids=["cut", "empty", "no fields", "no object", "edited"],
+)
+def test_sealed_json_tells_of_damage(tmp_path, damage):
+    path = tmp_path / "a.json"
+    files.write_sealed(path, {"steps": 17})
+    assert files.read_sealed(path, "delete it") == {"steps": 17}
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(InputError, match=r"a\.json is damaged .*; delete it"):
+        files.read_sealed(path, "delete it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from audiojax.datasets import checks, splits
+from audiojax.datasets.layouts.table import noted
 from audiojax.datasets.recordings import Clip, Info, Recordings
 from audiojax.datasets.store.audio import LOUDEST
 from audiojax.errors import InputError, listed
@@ -40,8 +42,9 @@ def from_arrays(
 
     Args:
         audio: [N, T], or N arrays of [T] or [T, channels] with any lengths. Floating
-            point numbers have full scale 1; integers have that of their type. Channels
-            are averaged.
+            point numbers have full scale 1; integers have that of their type. What
+            is above it, up to 8 times, is used as it is, with a warning. Channels are
+            averaged.
         label: of each clip: N names, or N class numbers, or [N, classes] with 0 and 1
             where a clip may have several classes or none.
         sample_rate: of the audio, in Hz. It is not resampled: set
@@ -86,6 +89,9 @@ def from_arrays(
     )
     if fold is None:
         info = splits.made(info, num_folds, seed)
+    loud = [name for name, clip in zip(names, clips, strict=True) if _peak(clip) > 1]
+    above = "arrays are above full scale (1) and used as they are, not clipped"
+    info = dataclasses.replace(info, report=noted(info.name, "loud", loud, above))
     digests = [_digest(clip) for clip in clips]
     checks.check_info(info, allow_leaks=allow_leaks)
     checks.check_copies(info, digests, allow_leaks=allow_leaks)
@@ -118,14 +124,17 @@ def _unusable(clip: np.ndarray) -> str | None:
         return "is empty: it holds no samples"
     if clip.ndim == 2 and clip.shape[1] > clip.shape[0]:
         return f"has {clip.shape[1]} channels of {clip.shape[0]} samples; transpose it"
-    if clip.dtype.kind == "i":
-        return None
-    peak = max(abs(clip.min()), abs(clip.max()))
+    peak = _peak(clip)
     if not np.isfinite(peak):
         return "has samples that are not finite numbers"
     if peak > LOUDEST:
         return f"has samples up to {peak:.6g}; full scale is 1"
     return None
+
+
+def _peak(clip: np.ndarray) -> float:
+    """Of floating point numbers the largest; integers are not above full scale."""
+    return 0 if clip.dtype.kind == "i" else max(abs(clip.min()), abs(clip.max()))
 
 
 def _digest(clip: np.ndarray) -> str:

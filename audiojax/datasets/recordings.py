@@ -26,7 +26,7 @@ class Settings:
     Attributes:
         source_dir: the folder with the original files, or None to download them.
         data_dir: the folder for prepared data, or None for the default:
-            $AUDIOJAX_DATA_DIR or ~/.cache/audiojax.
+            $AUDIOJAX_DATA_DIR, or audiojax/ in $XDG_CACHE_HOME or ~/.cache.
         sample_rate: of the audio wanted, in Hz.
         seed: of data sets that are made by code, and of folds that are made.
         split: None for the data set's own folds; "stratified" for folds with the same

@@ -244,5 +244,16 @@ def test_arrays_at_another_rate_than_the_model_s():
         trainer.open_data(config, from_arrays(noises(), NAMES, 1000, fold=FOLDS))
 
 
+def test_arrays_above_full_scale_are_told_and_left_as_they_are(caplog):
+    audio = np.clip(noises(), -0.9, 0.9)
+    audio[2, 7], audio[5, 3], audio[6, 0] = 1.5, -2, -1
+    recordings = from_arrays(audio, NAMES, 1000, fold=FOLDS)
+    assert recordings.info.report == {"loud": ["clip2", "clip5"]}
+    assert "2 arrays are above full scale (1) and used as they are" in caplog.text
+    np.testing.assert_array_equal(recordings.audio(2), audio[2].astype(np.float32))
+    whole = (audio * 16384).astype(np.int16)
+    assert from_arrays(whole, NAMES, 1000, fold=FOLDS).info.report == {}
+
+
 def test_it_is_public():
     assert datasets.from_arrays is from_arrays

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from audiojax import files
 from audiojax.errors import InputError
 
 # Names the folder of prepared data where the config names none.
 VARIABLE = "AUDIOJAX_DATA_DIR"
-DEFAULT = "~/.cache/audiojax"
 
 
 def data_dir(given: str | None) -> Path:
@@ -18,7 +18,7 @@ def data_dir(given: str | None) -> Path:
     Raises:
         InputError: if it is not on a disk of this machine or can't be made.
     """
-    name = given or os.environ.get(VARIABLE) or DEFAULT
+    name = given or os.environ.get(VARIABLE) or str(files.cache_dir())
     if "://" in name:
         raise InputError(
             f"data_dir is {name!r}, but prepared data are mapped into memory; give a "

@@ -28,8 +28,19 @@ FULL_SCALE = 32768
 LOUDEST = 8.0
 # Three samples in a row this near full scale tell of clipping; 8 bits end at 0.992.
 CLIPPED = 0.99
-# A length above this is a program's way of saying that it could not know the length.
-UNKNOWN_LENGTH = 0x7FFF0000
+# A program that streams a WAV file can't come back to write its length, and claims the
+# most instead, or a little less: sox 0x7FFFF000, arecord 0x80000000, ffmpeg 0xFFFFFFFF.
+# Such a file is as long as it is. Any other claim was written by who knew the length,
+# so what is missing has been cut off, be it of 1, 2 or 3 GB.
+UNKNOWN_LENGTHS = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
+# libsndfile's number of frames where a FLAC header says that it is not known.
+UNKNOWN_FRAMES = 2**63 - 1
+# Samples that a byte can stand for: in FLAC, silence of 65535 samples of 8 channels
+# takes some 40 bytes, and no other format packs as much. A header that claims more is
+# not believed, or memory would be asked for that no machine has.
+SAMPLES_PER_BYTE = 1 << 14
+# In Hz; a header with less is damaged, and resampling would make it a sound of hours.
+LEAST_RATE = 100
 # libsndfile takes a cut file for a shorter one and only notes it in its log: the size
 # in the header of the chunk that holds the samples (WAV, AIFF, AU), then the true one.
 SHORTENED = re.compile(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)")
@@ -39,10 +50,18 @@ OGG_LAST_PAGE = 4
 
 
 class Sound(NamedTuple):
-    """What was read: int16 [T], and whether some channel was cut at full scale."""
+    """What was read.
+
+    Attributes:
+        samples: int16 [T].
+        clipped: whether some channel was cut at full scale before it was stored.
+        loud: whether it was stored as floating point numbers, some of them above full
+            scale: these are cut here.
+    """
 
     samples: np.ndarray
     clipped: bool
+    loud: bool
 
 
 def read(path: os.PathLike[str], sample_rate: int) -> np.ndarray:
@@ -63,15 +82,40 @@ def decode(path: os.PathLike[str], sample_rate: int) -> Sound:
 
     Raises:
         InputError: if the file is unreadable, empty or cut off, or holds samples that
-            are not numbers or far above full scale.
+            are not numbers or far above full scale; also for whatever else the
+            decoder raises, which is this file's problem and no other's.
     """
     try:
-        raw = _opened(path)
-        with soundfile.SoundFile(raw) as file:
-            rate, frames, whole = file.samplerate, file.frames, _is_whole(file, raw)
-            samples = file.read(dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is not a readable sound file ({error})") from error
+        return _decoded(path, sample_rate)
+    except InputError:
+        raise
+    except Exception as error:  # a MemoryError has no words of its own
+        raise InputError(
+            f"{path} is not a readable sound file ({str(error) or repr(error)})"
+        ) from error
+
+
+def _decoded(path: os.PathLike[str], sample_rate: int) -> Sound:
+    raw = _opened(path)
+    size = len(raw.getvalue()) if isinstance(raw, io.BytesIO) else os.path.getsize(raw)
+    with soundfile.SoundFile(raw) as file:
+        rate, frames, whole = file.samplerate, file.frames, _is_whole(file, raw)
+        floating = file.subtype in ("FLOAT", "DOUBLE")
+        if frames == UNKNOWN_FRAMES:
+            raise InputError(
+                f"{path} does not tell how long it is, as a FLAC file that was "
+                "streamed; write it anew as a file"
+            )
+        if rate < LEAST_RATE:
+            raise InputError(
+                f"{path} has {rate} samples a second; {LEAST_RATE} are the least"
+            )
+        if frames * file.channels > SAMPLES_PER_BYTE * size:
+            raise InputError(
+                f"{path} is cut off: its header tells of {frames / rate:.0f} seconds, "
+                f"which {size} bytes can't hold"
+            )
+        samples = file.read(dtype="float32", always_2d=True)
     if not whole or len(samples) < frames:
         raise InputError(
             f"{path} is cut off: it ends after {len(samples) / rate:.3f} seconds, "
@@ -91,7 +135,11 @@ def decode(path: os.PathLike[str], sample_rate: int) -> Sound:
         resampled = soxr.resample(mono, rate, sample_rate)
         mono = resampled if len(resampled) else mono[:1]
     steps = np.rint(mono * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1)
-    return Sound(steps.astype(np.int16), bool(peak >= CLIPPED) and _has_runs(samples))
+    return Sound(
+        steps.astype(np.int16),
+        clipped=bool(peak >= CLIPPED) and _has_runs(samples),
+        loud=floating and bool(peak > 1),
+    )
 
 
 def _opened(path: os.PathLike[str]) -> Any:
@@ -116,7 +164,8 @@ def _is_whole(file: soundfile.SoundFile, raw: Any) -> bool:
     if shortened is None:
         return True
     declared, present = map(int, shortened.groups())
-    return not present < declared < UNKNOWN_LENGTH
+    unknown = any(declared in lengths for lengths in UNKNOWN_LENGTHS)
+    return unknown or declared <= present
 
 
 def _ends(raw: Any) -> bool:

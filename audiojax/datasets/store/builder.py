@@ -23,6 +23,7 @@ from audiojax.errors import InputError
 AUDIO, NOTES = "audio", "notes"
 # 16-bit steps between the extremes of a sound that is no more than a dither's noise.
 SILENCE = 2
+UNUSABLE = audio.Sound(np.zeros(0, np.int16), clipped=False, loud=False)
 
 Example = dict[str, Any]
 # Its name in the data set, and where it lies.
@@ -38,6 +39,7 @@ class Note(NamedTuple):
         sha256: of the stored samples.
         silent: whether there is nothing in it to be heard.
         clipped: whether it was cut at full scale, see `audio.Sound`.
+        loud: whether it was above full scale, and is cut there now.
         problem: why it can't be used, or "".
     """
 
@@ -46,6 +48,7 @@ class Note(NamedTuple):
     sha256: str
     silent: bool
     clipped: bool
+    loud: bool
     problem: str
 
 
@@ -58,7 +61,7 @@ def decode(file: File, sample_rate: int) -> Example:
     try:
         sound, problem = audio.decode(path, sample_rate), ""
     except InputError as error:
-        sound, problem = audio.Sound(np.zeros(0, np.int16), False), str(error)
+        sound, problem = UNUSABLE, str(error)
     samples = sound.samples
     return {
         "audio": samples,
@@ -67,6 +70,7 @@ def decode(file: File, sample_rate: int) -> Example:
         "sha256": hashlib.sha256(samples.tobytes()).hexdigest(),
         "silent": len(samples) > 0 and np.ptp(samples.astype(np.int32)) <= SILENCE,
         "clipped": sound.clipped,
+        "loud": sound.loud,
         "problem": _encoded(problem),
     }
 
@@ -96,7 +100,7 @@ class AudioFiles(tfds.core.GeneratorBasedBuilder):
     little more than a copy.
     """
 
-    VERSION = tfds.core.Version("2.0.0")
+    VERSION = tfds.core.Version("3.0.0")
 
     def __init__(
         self,
@@ -141,6 +145,7 @@ class AudioFiles(tfds.core.GeneratorBasedBuilder):
                     "sha256": text,
                     "silent": flag,
                     "clipped": flag,
+                    "loud": flag,
                     "problem": text,
                 }
             ),

@@ -66,7 +66,7 @@ def _download(archive: Archive, path: os.PathLike[str]) -> None:
         f"get {archive.url} by other means, unpack it, and give its folder as "
         "source_dir"
     )
-    logger.info("downloading %s (%.2f GB)", archive.url, archive.size / 1e9)
+    logger.info("downloading %s (%s)", archive.url, files.size_text(archive.size))
     options = {"total": archive.size, "desc": archive.name, "unit": "B"}
     bar: Any = tqdm(**options, unit_scale=True, disable=None)
     get = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20, timeout=PATIENCE)

@@ -6,6 +6,7 @@ change without anything being decoded again.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -25,7 +26,7 @@ from audiojax import files, locks
 from audiojax.datasets import checks, splits
 from audiojax.datasets.layouts.table import noted
 from audiojax.datasets.recordings import Info, Recordings, Settings
-from audiojax.datasets.store import builder, data_dir
+from audiojax.datasets.store import builder, data_dir, sums
 from audiojax.datasets.store.builder import AudioFiles, AudioFilesByBeam, File, Note
 from audiojax.errors import InputError, listed
 
@@ -37,6 +38,8 @@ PART_FILES = 200
 PART_BYTES = 1 << 26
 # What is shorter, in seconds, is too short to hold a sound that can be told.
 SHORT = 0.01
+# Holds the sums of a part's files, beside them.
+SUMS = "sums.json"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -44,7 +47,8 @@ def load(info: Info, settings: Settings) -> Recordings:
     """Opens the audio of a data set's files, preparing it on the first call.
 
     The folds are those of `settings.split`, and are checked. Preparing goes part by
-    part: stopped and started again, it goes on with the first part that is not whole.
+    part: stopped and started again, it goes on with the first part that is not whole,
+    and a part that is no longer as it was written is prepared anew, with a warning.
 
     Args:
         info: the sound files, their labels and folds, and the rate wanted.
@@ -106,13 +110,18 @@ def with_beam(info: Info, settings: Settings, options: Sequence[str]) -> epath.P
     name = settings.data_dir or ""
     remote = "://" in name
     store = _store(info, epath.Path(name) if remote else data_dir(name))
-    whole = AudioFilesByBeam(info, *_whole(info, store))
-    if not whole.data_path.exists():
-        epath.Path(store).mkdir(parents=True, exist_ok=True)
-        whole.prepare(
-            file_format="tfrecord" if remote else "array_record",
-            pipeline_options=PipelineOptions(list(options)),
-        )
+    files, folder = _whole(info, store)
+    with _locked(folder):
+        kept = remote or _is_kept(folder)
+        whole = AudioFilesByBeam(info, files, folder)
+        if not kept or not whole.data_path.exists():
+            epath.Path(store).mkdir(parents=True, exist_ok=True)
+            whole.prepare(
+                file_format="tfrecord" if remote else "array_record",
+                pipeline_options=PipelineOptions(list(options)),
+            )
+            if not remote:
+                sums.write_below(folder / SUMS)
     return epath.Path(whole.data_path)
 
 
@@ -190,13 +199,37 @@ def _parts(files: Sequence[File]) -> Iterator[list[File]]:
 def _prepared(info: Info, store: Path) -> list[AudioFiles]:
     """Builders whose audio is there, all of it: one by Beam, or one a part."""
     files, folder = _whole(info, store)
-    whole = AudioFiles(info, files, folder)
-    if whole.data_path.exists():
-        return [whole]
+    if folder.exists():
+        with _locked(folder):
+            if _is_kept(folder):
+                return [AudioFiles(info, files, folder)]
     options = {"desc": info.name, "unit": " clips", "disable": None, "delay": 0.5}
     with tqdm(total=len(files), **options) as bar:
         parts = [(part, _folder(info, part, store)) for part in _parts(files)]
         return [_prepare(info, *part, bar) for part in parts]
+
+
+def _locked(folder: Any) -> contextlib.AbstractContextManager[bool]:
+    """Whoever looks at a part's folder or writes it does so alone."""
+    return locks.held(folder.parent, f"{folder.name}.lock", wait=True)
+
+
+def _is_kept(folder: Path) -> bool:
+    """Whether a part is there as it was written; what is not is deleted.
+
+    Its sums are written last: without them preparing did not come to its end, or an
+    older version did it.
+    """
+    path = folder / SUMS
+    damage = sums.damage(path, sums.below(path)) if path.exists() else "no sums"
+    if damage and path.exists():
+        logger.warning(
+            "the prepared audio in %s is damaged (%s); its files are prepared anew",
+            *(folder, damage),
+        )
+    if damage and folder.exists():
+        shutil.rmtree(folder)  # or it fails: what stays would be taken for prepared
+    return not damage
 
 
 def _prepare(
@@ -204,19 +237,20 @@ def _prepare(
 ) -> AudioFiles:
     """One part's builder; its files are decoded on the first call only.
 
-    TensorFlow Datasets writes to a folder of another name and renames it at the end, so
-    what a killed process leaves is never taken for the whole; it is cleared away here.
+    The sums of what is written come last, so what a killed process leaves is never
+    taken for the whole.
     """
-    with locks.held(folder.parent, f"{folder.name}.lock", wait=True):
+    with _locked(folder):
+        kept = _is_kept(folder)
         part = AudioFiles(info, files, folder, on_clip=bar.update, **options)
-        if part.data_path.exists():
+        if kept:
             bar.update(len(files))
             return part
         logger.info("preparing %d clips in %s", len(files), folder)
-        shutil.rmtree(folder, ignore_errors=True)
         try:
             with builder.quiet():
                 part.prepare()
+            sums.write_below(folder / SUMS)
         except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
             if _is_disk_full(error):
@@ -273,15 +307,18 @@ def _usable(
     used = [notes[name] for name in names if name not in problems]
     silent = [note.filename for note in used if note.silent]
     clipped = [note.filename for note in used if note.clipped]
+    loud = [note.filename for note in used if note.loud]
     least = SHORT * info.sample_rate
     short = [note.filename for note in used if note.num_samples < least]
-    loud = "clips are clipped: too loud for their recorder"
+    too_loud = "clips are clipped: too loud for their recorder"
+    above = "clips of floating point numbers are above full scale, and clipped there"
     report = {
         **info.report,
         **noted(info.name, "skipped", problems, "clips can't be used and are left out"),
         **noted(info.name, "silent", silent, "clips are silent"),
         # Published sets are full of clipped sounds: that needs no attention.
-        **noted(info.name, "clipped", clipped, loud, logging.INFO),
+        **noted(info.name, "clipped", clipped, too_loud, logging.INFO),
+        **noted(info.name, "loud", loud, above),
         **noted(info.name, "short", short, f"clips are under {SHORT * 1000:.0f} ms"),
     }
     clips = tuple(clip for clip in info.clips if clip.filename not in problems)

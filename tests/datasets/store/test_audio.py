@@ -1,4 +1,6 @@
+import resource
 import struct
+import sys
 import threading
 
 import numpy as np
@@ -104,13 +106,114 @@ def test_cut_files_are_refused(tmp_path, suffix, share):
         audio.read(cut, RATE)
 
 
-def test_wav_of_unknown_length_is_read_to_its_end(tmp_path):
-    path, sound = tmp_path / "a.wav", noise()
+def wav(path, **fields):
+    """Writes noise as WAV, some 32-bit numbers of its headers by hand."""
+    soundfile.write(path, noise(), RATE, subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    places = {"riff": 4, "rate": 24, "data": content.index(b"data") + 4}
+    for name, value in fields.items():
+        content[places[name] : places[name] + 4] = struct.pack("<I", value)
+    path.write_bytes(content)
+    return path
+
+
+def flac(path, frames, sound):
+    """Writes a sound as FLAC that claims so many samples (36 bits of its header)."""
     soundfile.write(path, sound, RATE, subtype="PCM_16")
-    content = path.read_bytes()
-    at = content.index(b"data") + 4
-    path.write_bytes(content[:at] + struct.pack("<I", 2**32 - 1) + content[at + 4 :])
-    assert len(audio.read(path, RATE)) == len(sound)
+    content = bytearray(path.read_bytes())
+    head = int.from_bytes(content[18:26], "big") >> 36 << 36
+    content[18:26] = (head | frames).to_bytes(8, "big")
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "claim", [0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFDB, 0xFFFFFFFF], ids=hex
+)
+def test_wav_of_unknown_length_is_read_to_its_end(tmp_path, claim):
+    path = wav(tmp_path / "a.wav", data=claim, riff=min(claim + 36, 0xFFFFFFFF))
+    assert len(audio.read(path, RATE)) == len(noise())
+
+
+@pytest.mark.parametrize("claim", [20000, 10**9, 2**31 + 2**16, 3 * 10**9], ids=str)
+def test_wav_that_claims_too_much_is_cut_off(tmp_path, claim):
+    path = wav(tmp_path / "a.wav", data=claim, riff=claim + 36)
+    with pytest.raises(InputError, match=r"a\.wav is cut off: it ends after 0\.5"):
+        audio.read(path, RATE)
+
+
+def most_memory():
+    """The most that this process has taken so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        (
+            2**36 - 1,
+            r"is cut off: its header tells of 4294967 seconds, which \d+ bytes",
+        ),
+        (10**9, "is cut off: its header tells of 62500 seconds"),
+        (10**8, "is not a readable sound file"),
+        (20_000, "is not a readable sound file"),
+        (0, "does not tell how long it is"),
+    ],
+)
+def test_flac_that_claims_too_much_asks_for_no_memory(tmp_path, frames, message):
+    path = flac(tmp_path / "a.flac", frames, noise())
+    before = most_memory()
+    with pytest.raises(InputError, match=rf"a\.flac {message}"):
+        audio.read(path, RATE)
+    assert most_memory() - before < 1 << 27
+
+
+def test_what_packs_best_is_still_believed(tmp_path):
+    """Silence in FLAC of 8 channels; nothing else has so few bytes a sample."""
+    path = tmp_path / "a.flac"
+    silence = np.zeros((40 * RATE, 8), np.int16)
+    soundfile.write(path, silence, RATE, subtype="PCM_16")
+    assert path.stat().st_size < silence.size / 300
+    assert len(audio.read(path, RATE)) == len(silence)
+
+
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [
+        (0, "not a readable sound file"),
+        (1, "has 1 samples a second; 100 are the least"),
+        (2**31, "not a readable sound file"),
+    ],
+)
+def test_strange_rates_are_refused(tmp_path, rate, message):
+    with pytest.raises(InputError, match=message):
+        audio.read(wav(tmp_path / "a.wav", rate=rate), RATE)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), r"\(MemoryError\(\)\)"),
+        (RuntimeError("unknown error in the decoder"), "unknown error in the decoder"),
+        (OverflowError("int too large"), "int too large"),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "bad title"), "bad title"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("where", ["read", "resample"])
+def test_whatever_a_decoder_raises_is_its_file_s_problem(
+    tmp_path, monkeypatch, where, error, words
+):
+    def failing(*_, **__):
+        raise error
+
+    if where == "read":
+        monkeypatch.setattr(soundfile.SoundFile, "read", failing)
+    else:
+        monkeypatch.setattr(soxr, "resample", failing)
+    with pytest.raises(InputError, match=f"a.wav is not a readable .*{words}"):
+        audio.read(wav(tmp_path / "a.wav"), RATE // 2)
 
 
 def test_in_parallel_keeps_the_order_and_does_not_run_ahead():
@@ -151,6 +254,26 @@ def test_runs_near_full_scale_are_clipped(tmp_path, sound, clipped, subtype):
         stereo = np.stack(columns, axis=1)
         soundfile.write(tmp_path / "a.wav", stereo, RATE, subtype=subtype)
         assert audio.decode(tmp_path / "a.wav", RATE).clipped == clipped
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "loud"),
+    [
+        ("a.wav", "FLOAT", True),
+        ("a.wav", "DOUBLE", True),
+        ("a.aiff", "FLOAT", True),
+        ("a.wav", "PCM_16", False),
+        ("a.ogg", "VORBIS", False),
+        ("a.mp3", "MPEG_LAYER_III", False),
+    ],
+)
+def test_floats_above_full_scale_are_loud(tmp_path, name, subtype, loud):
+    """Lossy formats overshoot a little; that is no one's mistake."""
+    for peak, above in ((0.9, False), (1.0, False), (1.5, loud)):
+        sound = np.sin(np.arange(RATE) / 20)
+        sound *= peak / sound.max()
+        soundfile.write(tmp_path / name, sound, RATE, subtype=subtype)
+        assert audio.decode(tmp_path / name, RATE).loud == above
 
 
 @pytest.mark.parametrize("rate", [4000, 11025, 44100, 192000])

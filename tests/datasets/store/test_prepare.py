@@ -261,7 +261,7 @@ def test_folds_are_checked_again_without_what_is_skipped(mixed, store):
         prepare.load(table, settings(store, on_bad_file="skip"))
 
 
-def test_silent_clipped_and_short_are_reported_and_used(tmp_path, store):
+def test_silent_clipped_loud_and_short_are_reported_and_used(tmp_path, store, caplog):
     square = np.sign(np.sin(np.arange(1600) / 20))
     paths = write(
         tmp_path / "sounds",
@@ -275,13 +275,16 @@ def test_silent_clipped_and_short_are_reported_and_used(tmp_path, store):
             "peaks.wav": np.tile([0.0, 1.0, 0.0, -1.0], 400),
             "blip.wav": noise(3, 0.009),
             "longer.wav": noise(4, 0.011),
+            "loud.wav": np.append(noise(5), 1.5),
         },
     )
     info = prepare.load(make_table(paths), settings(store)).info
-    assert len(info.clips) == 9
+    assert len(info.clips) == 10
+    assert "1 clips of floating point numbers are above full scale" in caplog.text
     assert info.report == {
         "silent": ["nothing.wav", "dither.wav"],
         "clipped": ["square.wav"],
+        "loud": ["loud.wav"],
         "short": ["blip.wav"],
     }
 
@@ -385,7 +388,7 @@ def test_the_store_is_a_data_set_of_its_own(tree, store):
     import tensorflow_datasets as tfds
 
     recordings = sound_tree.load("esc10", tree, store)
-    (folder,) = store.glob("esc10-16000Hz/*/audio_files/esc10/2.0.0")
+    (folder,) = store.glob("esc10-16000Hz/*/audio_files/esc10/3.0.0")
     with builder.quiet():
         sources: Any = tfds.builder_from_directory(folder).as_data_source()
     examples = {x["filename"].decode(): x["audio"] for x in sources["audio"]}
