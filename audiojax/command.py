@@ -82,6 +82,16 @@ def on_terminate(_signum: int, _frame: object) -> None:
     stop("terminated; type the same command again to go on", 128 + signal.SIGTERM)
 
 
+def _without_closed_loops(error: sys.UnraisableHookArgs) -> None:
+    """Prints what could not be raised, save for the echo of a save that failed.
+
+    Orbax raises the first error of a save and closes the loop that TensorStore's
+    threads then still have something to tell to.
+    """
+    if str(error.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(error)
+
+
 def prepare() -> None:
     """Sets up messages, signals and the cache of compiled programs."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
@@ -92,6 +102,9 @@ def prepare() -> None:
     absl_logging.get_absl_logger().addFilter(
         lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
     )
+    # A save that failed leaves tasks without an owner, whose errors are of the same.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _without_closed_loops
     signal.signal(signal.SIGTERM, on_terminate)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))

@@ -248,8 +248,9 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_whole(
     gc.collect()
     folder = tmp_path / RUN / "checkpoints"
     assert re.fullmatch(
-        rf"checkpoint 5 can't be written to {folder} \(File too large\); .* make room "
-        "there and type the same command again to go on from it",
+        rf"checkpoint 5 can't be written to {folder} \(File too large\); make room "
+        "there and type the same command again, which goes on from checkpoint 4: that "
+        "is whole",
         str(caught.value),
     )
     assert sorted(path.parent.name for path in folder.glob("*/manifest.json")) == [
@@ -260,15 +261,46 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_whole(
     assert_same(outcome(config, tmp_path), whole)
 
 
-@pytest.mark.slow
-def test_the_command_says_in_one_sentence_that_the_disk_is_full(config, tmp_path):
-    """As above, in a process that may write only small files from the start."""
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**4,) * 2);"
-    status, _, err = processes.run(*command(config, tmp_path), before=limit)
+BEFORE_THE_FIRST_SAVE = """
+import pathlib, resource, shutil
+from audiojax.training.checkpoints import Checkpoints
+save = Checkpoints.save
+def failing(self, *arguments):
+    harm(pathlib.Path(self.directory))
+    save(self, *arguments)
+Checkpoints.save = failing
+"""
+FULL = "def harm(_): resource.setrlimit(resource.RLIMIT_FSIZE, (2000,) * 2)"
+GONE = "def harm(folder): folder.exists() and folder.rmdir() or folder.touch()"
+
+
+@pytest.mark.parametrize(
+    ("harm", "problem"),
+    [
+        (FULL, r"\(File too large\); make room there"),
+        (GONE, r"\(Not a directory\); make that folder writable"),
+    ],
+)
+def test_of_a_first_checkpoint_that_fails_there_is_one_sentence(
+    config, whole, tmp_path, harm, problem
+):
+    """Of Orbax's own tasks and threads, which fail too, nothing is heard."""
+    before = f"{BEFORE_THE_FIRST_SAVE}{harm}\n"
+    status, _, err = processes.run(*command(config, tmp_path), before=before)
     assert status == 1
-    assert "Traceback" not in err
-    (said,) = [line for line in err.splitlines() if line.startswith("audiojax: ")]
-    assert "(File too large)" in said
+    *lines, last = [line for line in err.splitlines() if "Warning: " not in line]
+    folder = tmp_path / RUN / "checkpoints"
+    assert re.fullmatch(
+        rf"audiojax: checkpoint \d can't be written to {folder} {problem} and type the "
+        "same command again, which starts anew: nothing is saved yet",
+        last,
+    )
+    usual = r"synthetic: |clips by fold: |  \w+ +[\w.]+ +[\w.]+$|computing |fold1-seed0 e"
+    assert [line for line in lines if not re.match(usual, line)] == []
+    if folder.is_file():
+        folder.unlink()
+    sweep.train(config, tmp_path)
+    assert_same(outcome(config, tmp_path), whole)
 
 
 # Several processes that share a sweep.
