@@ -7,8 +7,10 @@ import difflib
 import logging
 import os
 import re
+import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -106,9 +108,46 @@ def prepare() -> None:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     sys.unraisablehook = _without_closed_loops
     signal.signal(signal.SIGTERM, on_terminate)
+    _watch_signals()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "audiojax" / "xla"))
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+# A program that ends sooner than this after a signal has nothing to explain.
+SECONDS_TO_END = 0.5
+
+
+def _watch_signals() -> None:
+    """Says after a SIGINT or SIGTERM what holds it up; a second one ends at once.
+
+    What acts on the first one is the main thread, and that may be inside XLA, which
+    compiles a large network for a minute: so a thread of its own watches.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_end_at_the_second, args=(reading,), daemon=True).start()
+
+
+def _end_at_the_second(reading: int) -> None:
+    stops = (n for n in iter(lambda: os.read(reading, 1)[0], None) if n in STOPS)
+    next(stops)
+    if not select.select([reading], [], [], SECONDS_TO_END)[0]:
+        _say(
+            "stopping: this waits for the end of what is being computed, compiled or "
+            "written; press Ctrl-C again to end at once"
+        )
+    signum = next(stops)
+    _say("ended at once; type the same command again to go on from what was saved")
+    # Files are whole or not there, whenever a process ends.
+    os._exit(128 + signum)
+
+
+def _say(message: str) -> None:
+    """Prints at once, also where the main thread is in the middle of printing."""
+    os.write(sys.__stderr__.fileno(), f"\naudiojax: {message}\n".encode())
 
 
 # The job ends with its first process; until then the others can say what they found.

@@ -127,6 +127,47 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
     assert_same(*(outcome(longer, tmp_path / name) for name in ("killed", "whole")))
 
 
+BUSY_AFTER_FOUR_STEPS = """
+import hashlib, sys
+from audiojax.training.loop import Loop
+advance = Loop._advance
+def advance_or_compute(self, parts):
+    if self.step == 4:
+        self.runs[0].checkpoints.wait()
+        print("busy", file=sys.stderr, flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+    advance(self, parts)
+Loop._advance = advance_or_compute
+"""
+
+
+def read_up_to(text, stream):
+    """Reads lines of a process up to one that begins with the text: that one."""
+    return next((line for line in stream if line.startswith(text)), "")
+
+
+def test_ctrl_c_says_what_it_waits_for_and_a_second_one_ends_at_once(
+    config, tmp_path, caplog
+):
+    """Also where the main thread is long in C, as while XLA compiles."""
+    arguments = command(config, tmp_path)
+    with processes.started(*arguments, before=BUSY_AFTER_FOUR_STEPS) as process:
+        assert read_up_to("busy", process.stderr)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        said = read_up_to("audiojax: ", process.stderr)
+        assert "waits for the end of what is being computed" in said
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert process.returncode == 130
+    assert time.monotonic() - begun < 5
+    assert "ended at once; type the same command again to go on" in err
+    caplog.set_level("INFO", "audiojax")
+    sweep.train(config, tmp_path)
+    assert f"{RUN} goes on at step 4" in caplog.text
+
+
 # Damaged checkpoints and a full disk: in this process, on its eight devices.
 
 
@@ -295,7 +336,9 @@ def test_of_a_first_checkpoint_that_fails_there_is_one_sentence(
         "same command again, which starts anew: nothing is saved yet",
         last,
     )
-    usual = r"synthetic: |clips by fold: |  \w+ +[\w.]+ +[\w.]+$|computing |fold1-seed0 e"
+    usual = (
+        r"synthetic: |clips by fold: |  \w+ +[\w.]+ +[\w.]+$|computing |fold1-seed0 e"
+    )
     assert [line for line in lines if not re.match(usual, line)] == []
     if folder.is_file():
         folder.unlink()
