@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import io
 import logging
 import os
 import re
@@ -96,6 +97,7 @@ def _without_closed_loops(error: sys.UnraisableHookArgs) -> None:
 
 def prepare() -> None:
     """Sets up messages, signals and the cache of compiled programs."""
+    print_any_text()
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     logging.getLogger("audiojax").setLevel(logging.INFO)
     # Orbax tells of each of its parts on absl's logger, and there also of the errors
@@ -112,6 +114,15 @@ def prepare() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "audiojax" / "xla"))
+
+
+def print_any_text() -> None:
+    """Makes `print` write by number what the output's encoding lacks.
+
+    Names of folders need be no text; as an error they would end the program.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 STOPS = (signal.SIGINT, signal.SIGTERM)

@@ -45,11 +45,15 @@ def test_a_second_of_the_other_kind_acts_as_usual_too(came):
 
 
 def test_a_second_interrupt_is_pythons_own():
+    def interrupt_twice():
+        with StopSignals():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), StopSignals():
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_twice()
     finally:
         signal.signal(signal.SIGINT, previous)
 
@@ -80,7 +84,11 @@ def test_one_that_stopped_nothing_acts_as_usual_at_the_end(came, signum):
 
 
 def test_one_that_stopped_the_block_is_done_with(came):
-    with pytest.raises(Interrupted), StopSignals() as signals:
-        signal.raise_signal(signal.SIGTERM)
-        raise Interrupted(signals.signum)
+    def stop():
+        with StopSignals() as signals:
+            signal.raise_signal(signal.SIGTERM)
+            raise Interrupted(signals.signum)
+
+    with pytest.raises(Interrupted):
+        stop()
     assert came == []
