@@ -158,7 +158,8 @@ def _end_at_the_second(reading: int) -> None:
 
 def _say(message: str) -> None:
     """Prints at once, also where the main thread is in the middle of printing."""
-    os.write(sys.__stderr__.fileno(), f"\naudiojax: {message}\n".encode())
+    standard_error = 2
+    os.write(standard_error, f"\naudiojax: {message}\n".encode())
 
 
 # The job ends with its first process; until then the others can say what they found.
