@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
     given = config_flags.get_override_values(flags.FLAGS["config"])
     workdir = WORKDIR.value or f"runs/{Path(path).stem}"
     try:
-        os.path.abspath(workdir).encode()  # noqa: PTH100 - it may be gs://
+        os.path.abspath(workdir).encode()
     except UnicodeEncodeError:
         stop(f"--workdir is {workdir!r}; give a folder whose name is UTF-8 text")
     prepare()

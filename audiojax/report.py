@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -109,5 +110,8 @@ def _drawable(names: Sequence[str]) -> list[str]:
 def _save(figure: Figure, path: epath.PathLike) -> None:
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
+    with warnings.catch_warnings():
+        # A box is drawn for what no font here has.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(buffer, format="png", dpi=100)
     files.write_bytes(path, buffer.getvalue())

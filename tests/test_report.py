@@ -94,6 +94,7 @@ STRANGE = {
     r"back\slash \frac{": r"back\slash \frac{",
     "\u05e9\u05dc\u05d5\u05dd": "\u05e9\u05dc\u05d5\u05dd",  # Hebrew
     "\u0645\u0631\u062d\u0628\u0627": "\u0645\u0631\u062d\u0628\u0627",  # Arabic
+    "\u72ac": "\u72ac",  # Chinese, which the font of matplotlib lacks
     "caf\udce9": "caf\ufffd",  # a byte that is no UTF-8
     "a\nb": "a\ufffdb",
 }
