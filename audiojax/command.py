@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import io
 import logging
 import os
 import re
+import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -82,8 +85,19 @@ def on_terminate(_signum: int, _frame: object) -> None:
     stop("terminated; type the same command again to go on", 128 + signal.SIGTERM)
 
 
+def _without_closed_loops(error: sys.UnraisableHookArgs) -> None:
+    """Prints what could not be raised, save for the echo of a save that failed.
+
+    Orbax raises the first error of a save and closes the loop that TensorStore's
+    threads then still have something to tell to.
+    """
+    if str(error.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(error)
+
+
 def prepare() -> None:
     """Sets up messages, signals and the cache of compiled programs."""
+    print_any_text()
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     logging.getLogger("audiojax").setLevel(logging.INFO)
     # Orbax tells of each of its parts on absl's logger, and there also of the errors
@@ -92,10 +106,60 @@ def prepare() -> None:
     absl_logging.get_absl_logger().addFilter(
         lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
     )
+    # A save that failed leaves tasks without an owner, whose errors are of the same.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _without_closed_loops
     signal.signal(signal.SIGTERM, on_terminate)
+    _watch_signals()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         programs = files.cache_dir() / "xla"
         jax.config.update("jax_compilation_cache_dir", str(programs))
+
+
+def print_any_text() -> None:
+    """Makes `print` write by number what the output's encoding lacks.
+
+    Names of folders need be no text; as an error they would end the program.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+# A program that ends sooner than this after a signal has nothing to explain.
+SECONDS_TO_END = 0.5
+
+
+def _watch_signals() -> None:
+    """Says after a SIGINT or SIGTERM what holds it up; a second one ends at once.
+
+    What acts on the first one is the main thread, and that may be inside XLA, which
+    compiles a large network for a minute: so a thread of its own watches.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_end_at_the_second, args=(reading,), daemon=True).start()
+
+
+def _end_at_the_second(reading: int) -> None:
+    stops = (n for n in iter(lambda: os.read(reading, 1)[0], None) if n in STOPS)
+    next(stops)
+    if not select.select([reading], [], [], SECONDS_TO_END)[0]:
+        _say(
+            "stopping: this waits for the end of what is being computed, compiled or "
+            "written; press Ctrl-C again to end at once"
+        )
+    signum = next(stops)
+    _say("ended at once; type the same command again to go on from what was saved")
+    # Files are whole or not there, whenever a process ends.
+    os._exit(128 + signum)
+
+
+def _say(message: str) -> None:
+    """Prints at once, also where the main thread is in the middle of printing."""
+    standard_error = 2
+    os.write(standard_error, f"\naudiojax: {message}\n".encode())
 
 
 # The job ends with its first process; until then the others can say what they found.

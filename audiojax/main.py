@@ -7,6 +7,7 @@ python -m audiojax.main --config configs/esc50_resnet.py [--workdir DIR]
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -63,6 +64,10 @@ def main(argv: list[str]) -> None:
     path = config_flags.get_config_filename(flags.FLAGS["config"])
     given = config_flags.get_override_values(flags.FLAGS["config"])
     workdir = WORKDIR.value or f"runs/{Path(path).stem}"
+    try:
+        os.path.abspath(workdir).encode()
+    except UnicodeEncodeError:
+        stop(f"--workdir is {workdir!r}; give a folder whose name is UTF-8 text")
     prepare()
     with not_waiting(), one_sentence(workdir):
         if MULTIHOST.value:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,7 +55,8 @@ def average_precision(
     names = sorted(found, key=found.__getitem__)
     figure = Figure(figsize=(6, 1.5 + 0.3 * len(names)), layout="constrained")
     axes = figure.subplots()
-    bars = axes.barh(names, [found[name] for name in names])
+    bars = axes.barh(range(len(names)), [found[name] for name in names])
+    axes.set_yticks(range(len(names)), _drawable(names), parse_math=False)
     axes.bar_label(bars, fmt="%.2f", padding=2)
     axes.set_xlim(0, 1.1)
     axes.set_xlabel("average precision")
@@ -85,8 +88,9 @@ def confusion_matrix(
         color = "white" if shares[row, column] > 0.5 else "black"
         text, place = str(counts[row, column]), (int(column), int(row))
         axes.text(*place, text, ha="center", va="center", color=color, fontsize=8)
-    axes.set_xticks(range(len(classes)), classes, rotation=90)
-    axes.set_yticks(range(len(classes)), classes)
+    names = _drawable(classes)
+    axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     accuracy = np.trace(counts) / max(counts.sum(), 1)
@@ -94,8 +98,20 @@ def confusion_matrix(
     _save(figure, path)
 
 
+def _drawable(names: Sequence[str]) -> list[str]:
+    """Names as a font can draw them, with a mark for each character that it can't.
+
+    Names of folders may hold bytes that are no text, and line ends.
+    """
+    texts = [os.fsencode(name).decode(errors="replace") for name in names]
+    return ["".join(c if c.isprintable() else "\ufffd" for c in t) for t in texts]
+
+
 def _save(figure: Figure, path: epath.PathLike) -> None:
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
+    with warnings.catch_warnings():
+        # A box is drawn for what no font here has.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(buffer, format="png", dpi=100)
     files.write_bytes(path, buffer.getvalue())

@@ -1,4 +1,5 @@
 import errno
+import io
 import signal
 
 import pytest
@@ -33,3 +34,11 @@ def test_ends_in_one_sentence(capsys, error, status, sentence):
 def test_a_fault_of_the_program_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), command.one_sentence("runs/x"):
         _ = 1 / 0
+
+
+def test_what_the_output_can_not_encode_is_printed_by_number(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(command.sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    command.print_any_text()
+    print("caf\udce9 \u05e9", flush=True)
+    assert written.getvalue() == b"caf\\udce9 \\u05e9\n"

@@ -6,7 +6,9 @@ import time
 
 import pytest
 
+from audiojax import ensemble
 from tests.processes import COMMAND
+from tests.sound_tree import write_sound
 
 
 @pytest.fixture
@@ -106,6 +108,13 @@ def test_train_then_evaluate(run, tmp_path):
     assert scores[0] in evaluated.splitlines()
 
 
+def test_a_workdir_that_no_checkpoint_can_be_written_to_is_refused(run):
+    status, out, err = run("--config=configs/demo.py", "--workdir=caf\udce9")
+    assert (status, out) == (1, "")
+    sentence = r"--workdir is 'caf\udce9'; give a folder whose name is UTF-8 text"
+    assert f"audiojax: {sentence}\n" in err
+
+
 def wait_for_checkpoint(process, checkpoints):
     """Returns as soon as the first checkpoint is whole."""
     deadline = time.monotonic() + 200
@@ -128,3 +137,35 @@ def test_a_signal_saves_and_says_how_to_go_on(start, run, tmp_path, signum, stat
     assert process.returncode == status
     assert "type the same command again to go on" in err
     assert "Traceback" not in err
+
+
+def test_any_name_of_a_class_goes_the_whole_way(run, tmp_path, monkeypatch):
+    """Trained, drawn, evaluated and averaged, where the output can only be ASCII."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    sounds, workdir = tmp_path / "sounds", tmp_path / "caf\xe9"
+    names = ["$x^2$", "a\nb", r"a\frac{", "caf\udce9", "\u05e9\u05dc"]
+    for i, name in enumerate(names):
+        for k, file in enumerate(["1.wav", "2 \udcff$\n.wav"]):
+            write_sound(tmp_path / "sound.wav", 2 * i + k, 8000, 1)
+            (sounds / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "sound.wav").rename(sounds / name / file)
+    arguments = [
+        *("--config=configs/my_audio.py", f"--workdir={workdir}"),
+        *(f"--config.data.source_dir={sounds}", f"--config.data.data_dir={tmp_path}"),
+        *("--config.model.name=tiny", "--config.model.pretrained=None"),
+        *("--config.features.sample_rate=8000", "--config.features.n_fft=800"),
+        *("--config.features.n_mels=16", "--config.features.frames=16"),
+        *("--config.data.clip_seconds=0.5", "--config.data.num_folds=2"),
+        *("--config.epochs=1", "--config.optimizer.warmup_epochs=0.0"),
+        *("--config.batch_size=5", "--config.tensorboard=False"),
+    ]
+    status, out, err = run(*arguments)
+    assert status == 0, err
+    assert rf"workdir {tmp_path}/caf\xe9" in out
+    assert r"\u05e9\u05dc" in err
+    assert (workdir / "confusion.png").read_bytes()[:4] == b"\x89PNG"
+    status, out, err = run(*arguments, "--mode=evaluate")
+    assert status == 0, err
+    assert "the same as" in out
+    classes = ensemble.ensemble([str(workdir)])["classes"]
+    assert sorted(classes) == sorted(names)

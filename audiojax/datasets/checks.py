@@ -203,7 +203,9 @@ def summary(info: Info, lengths: np.ndarray) -> str:
             counts[label] += 1
             hours[label] += length / 3600
     folds = collections.Counter(clip.fold for clip in info.clips)
-    width = max(map(len, (*info.classes, "class")))
+    # A line end in a name, or bytes that are no text, would break the table.
+    names = [x if x.isprintable() else repr(x)[1:-1] for x in info.classes]
+    width = max(map(len, (*names, "class")))
     lines = [
         f"{info.name}: {len(info.clips)} clips of {info.num_classes} classes, "
         f"{seconds.sum() / 3600:.3f} hours, clips of {seconds.min():.3f} to "
@@ -214,7 +216,7 @@ def summary(info: Info, lengths: np.ndarray) -> str:
     ]
     lines += [
         f"  {name:<{width}}  {count:>7}  {hour:>8.3f}"
-        for name, count, hour in zip(info.classes, counts, hours, strict=True)
+        for name, count, hour in zip(names, counts, hours, strict=True)
     ]
     if nothing := sum(not clip.labels for clip in info.clips):
         lines.append(f"  {'(none)':<{width}}  {nothing:>7}")

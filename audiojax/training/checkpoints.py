@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import re
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 UNFINISHED = ".orbax-checkpoint-tmp"
 # What Orbax and TensorStore raise where a disk is full, gone or read-only.
 WRITE_ERRORS = (OSError, ValueError, RuntimeError)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _reason(error: Exception) -> str:
@@ -61,6 +63,11 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 create=False,
+                # Made behind the training, folders that can't be are waited for, and
+                # only after minutes an error tells.
+                async_options=ocp.options.AsyncOptions(
+                    create_directories_asynchronously=False
+                ),
                 # Whoever opens a checkpoint does so alone, also in a job of several.
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     primary_host=jax.process_index(),
@@ -132,11 +139,26 @@ class Checkpoints:
         try:
             yield
         except WRITE_ERRORS as error:
+            whole, reason = self._newest_whole(), _reason(error)
+            full = reason in map(os.strerror, DISK_FULL)
+            mend = "make room there" if full else "make that folder writable"
             raise InputError(
                 f"checkpoint {step} can't be written to {self.directory} "
-                f"({_reason(error)}); the one before it is whole, so make room there "
-                "and type the same command again to go on from it"
+                f"({reason}); {mend} and type the same command again, "
+                + (
+                    "which starts anew: nothing is saved yet"
+                    if whole is None
+                    else f"which goes on from checkpoint {whole}: that is whole"
+                )
             ) from error
+
+    def _newest_whole(self) -> str | None:
+        """The step of the newest checkpoint that stays after one has failed."""
+        with contextlib.suppress(OSError):
+            for path in checkpoint.step_dirs(self.directory):
+                if checkpoint.fault(path) is None:
+                    return path.name
+        return None
 
     def wait(self) -> None:
         """Waits until the last save is whole on disk.

@@ -175,6 +175,8 @@ class Loop:
 
     def run(self) -> None:
         """Trains to the end of all runs, or until a signal or divergence of all."""
+        if self._hosts.count == 1 and self._signals.signum:  # before it compiles
+            raise Interrupted(self._signals.signum)
         for parts in self._batches():
             self._advance(parts)
             if not self._training:

@@ -149,3 +149,11 @@ def test_the_summary_counts_every_clip():
         "  a very long name        2     0.750",
         "  (none)                  1",
     ]
+
+
+def test_the_summary_keeps_its_lines_with_any_name():
+    info = make_info(APART, ["a\nb", "caf\udce9"])
+    *_, first, second = checks.summary(info, np.full(4, 1000)).splitlines()
+    assert first.split() == ["a\\nb", "2", "0.001"]
+    assert second.split() == ["caf\\udce9", "2", "0.001"]
+    assert len(first) == len(second)

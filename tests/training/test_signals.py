@@ -3,6 +3,7 @@ import signal
 
 import pytest
 
+from audiojax.errors import Interrupted
 from audiojax.training.signals import StopSignals
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
@@ -44,12 +45,15 @@ def test_a_second_of_the_other_kind_acts_as_usual_too(came):
 
 
 def test_a_second_interrupt_is_pythons_own():
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+    def interrupt_twice():
         with StopSignals():
             signal.raise_signal(signal.SIGINT)
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_twice()
     finally:
         signal.signal(signal.SIGINT, previous)
 
@@ -60,11 +64,31 @@ def test_handlers_are_as_before_after_the_block(came, error):
     try:
         with StopSignals():
             assert [signal.getsignal(signum) for signum in BOTH] != before
-            signal.raise_signal(signal.SIGTERM)
             if error:
                 raise error
     except ValueError:
         pass
     assert [signal.getsignal(signum) for signum in BOTH] == before
+    assert came == []
     signal.raise_signal(signal.SIGTERM)
     assert came == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("signum", BOTH)
+def test_one_that_stopped_nothing_acts_as_usual_at_the_end(came, signum):
+    """It came after the last step: the next run must not begin."""
+    with StopSignals():
+        signal.raise_signal(signum)
+        assert came == []
+    assert came == [signum]
+
+
+def test_one_that_stopped_the_block_is_done_with(came):
+    def stop():
+        with StopSignals() as signals:
+            signal.raise_signal(signal.SIGTERM)
+            raise Interrupted(signals.signum)
+
+    with pytest.raises(Interrupted):
+        stop()
+    assert came == []
