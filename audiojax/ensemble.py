@@ -25,7 +25,7 @@ from audiojax import command, files, scores
 from audiojax import task as tasks
 from audiojax.errors import InputError, difference
 from audiojax.task import Average, Task
-from audiojax.workdir import TEST, VALIDATION, Workdir, aligned, named
+from audiojax.workdir import AGAIN, TEST, VALIDATION, Workdir, aligned, named
 
 WEIGHTS = ("equal", "validation")
 
@@ -123,7 +123,7 @@ def check_present(
 ) -> Iterator[str]:
     """A sentence for each workdir whose runs lack the file `name`."""
     advice = {
-        TEST: "copy the whole run here, or train it again",
+        TEST: f"copy the whole run here, or {AGAIN}",
         VALIDATION: "weights are chosen on validation clips only, so train with "
         "config.sweep.validation set, in another workdir, or take --weights=equal",
     }

@@ -3,8 +3,8 @@
 python -m audiojax.main --config configs/demo.py
 
 Measured on the fold held out (chance is 10), after about a minute of training: 82.50,
-78.75 and 75.00 with --config.sweep.seeds=0,1,2. That holds for one machine; on another
-one, which rounds otherwise, seed 0 had 87.50.
+78.75 and 75.00 with --config.sweep.seeds=0,1,2. That holds for one machine; an earlier
+version had 87.50 with seed 0 on another one.
 """
 
 from audiojax.config import Config

@@ -530,3 +530,39 @@ def test_evaluation_refuses_what_is_not_what_was_written(fault, place, typed, fi
     status, out, err = typed("audiojax.main", *arguments(place, "--mode=evaluate"))
     assert (status, "%" in out) == (0, True), err
     assert outcome(place.work) == outcome(finished.work)
+
+
+def test_a_copied_workdir_is_the_same(place, finished, typed):
+    """The place is a copy, data and all: it is evaluated, and averaged as it is."""
+    before = content(place.work)
+    status, _, err = typed("audiojax.main", *arguments(place, "--mode=evaluate"))
+    assert status == 0, err
+    scores = [
+        typed("audiojax.ensemble", work)[1].splitlines()[1:]
+        for work in (place.work, finished.work)
+    ]
+    assert scores[0] == scores[1]
+    assert "%" in scores[0][-1]
+    assert content(place.work) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [emptied, cut, flipped, deleted])
+def test_an_ensemble_refuses_damaged_predictions(damage, place, typed):
+    at(f"{ONE}/predictions.npz", damage)(place)
+    before = content(place.work)
+    status, out, err = typed("audiojax.ensemble", place.work)
+    assert_no_traceback(err)
+    assert (status, "%" in out) == (1, False)
+    assert all(words in err for words in (ONE, "predictions.npz", "makes it anew"))
+    assert content(place.work) == before
+
+
+@pytest.mark.slow
+def test_an_ensemble_refuses_other_sounds_under_the_same_names(place, finished, typed):
+    other_sound(place)
+    shutil.rmtree(place.work)
+    assert typed("audiojax.main", *arguments(place))[0] == 0
+    status, out, err = typed("audiojax.ensemble", finished.work, place.work)
+    assert (status, "%" in out) == (1, False)
+    assert f"other sounds than {finished.work} has as cat/0.wav" in err

@@ -4,6 +4,7 @@
     python -m scripts.benchmark models --models resnet50 --batch 16
     python -m scripts.benchmark data --source_dir ESC10_DIR
     python -m scripts.benchmark train
+    python -m scripts.benchmark sums
     python -m scripts.benchmark SUBJECT --help
 
 The contenders take turns, so that a busy machine slows all alike: compare the
@@ -17,7 +18,7 @@ import sys
 
 from audiojax.errors import InputError
 
-SUBJECTS = ("features", "models", "data", "train")
+SUBJECTS = ("features", "models", "data", "train", "sums")
 
 
 def main() -> None:

@@ -82,6 +82,7 @@ def test_help_names_the_subjects(repo_root):
         assert all(word in out for word in words)
 
 
+@pytest.mark.slow
 def test_features(repo_root, tmp_path):
     sound_tree.make_tree(tmp_path, folds=(1,))
     clips = ("--clips", tmp_path / "audio", "--batch", 2, "--repeats", 1)
@@ -128,6 +129,14 @@ def test_data(repo_root, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["esc10"]
 
 
+def test_sums(repo_root):
+    out = run(repo_root, "sums", "--repeats", 1, "--clips", 20)
+    assert_environment(out)
+    assert re.search(r"25 runs, sums included: 0\.\d+ s", out)
+    assert re.search(r"20 images, 8 MB: 0\.\d+ s", out)
+
+
+@pytest.mark.slow
 def test_train_overhead(repo_root, weights):
     sizes = ("--epochs", 2, "--rounds", 1, "--checkpoint_seconds", 0.5)
     made = {"AUDIOJAX_WEIGHTS": str(weights)}
@@ -137,6 +146,7 @@ def test_train_overhead(repo_root, weights):
     assert re.search(r"stands still for \d", out)
 
 
+@pytest.mark.slow
 def test_waits(repo_root):
     sizes = ("--rounds", 1, "--data_epochs", 1, "--epoch_clips", 64, "--step_ms", 20)
     out = run(repo_root, "train", "--parts", "waits", *sizes)
