@@ -33,18 +33,22 @@ checkpoints.Checkpoints.save = limited
 
 
 @contextlib.contextmanager
-def started(*arguments, devices=1, before=""):
+def started(*arguments, devices=1, before="", within=()):
     """The command while it runs; it is killed if it outlives the block.
 
     Args:
         arguments: of the command.
         devices: how many virtual CPU devices it has.
         before: Python that runs first.
+        within: a command and its options that start this one.
     """
     with contextlib.ExitStack() as stack:
         process = stack.enter_context(
             subprocess.Popen(
-                [sys.executable, "-c", before + COMMAND, *map(str, arguments)],
+                [
+                    *(*within, sys.executable, "-c", before + COMMAND),
+                    *map(str, arguments),
+                ],
                 cwd=REPO_ROOT,
                 env=os.environ
                 | {

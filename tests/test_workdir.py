@@ -1,5 +1,6 @@
 import hashlib
 import logging
+import os
 import shutil
 
 import jax.numpy as jnp
@@ -113,6 +114,29 @@ def test_evaluation_changes_nothing_beside_a_damaged_checkpoint(
     assert f"{folder / '13'} can't be used" in caplog.text
     assert found["runs"][0]["final"] == trained[1]["runs"][0]["final"]
     assert content(tmp_path / "w") == before
+
+
+def test_evaluation_needs_no_permission_to_write(trained, config, tmp_path):
+    workdir = tmp_path / "w"
+    shutil.copytree(trained[0], workdir)
+    for path in (workdir, *workdir.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o222)
+    within = ()
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may write everywhere, and there is no setpriv")
+        lost = "-dac_override,-dac_read_search"
+        within = ("setpriv", f"--bounding-set={lost}", f"--inh-caps={lost}")
+    before = content(workdir)
+    arguments = (
+        *("--config=tests/tiny.py", "--mode=evaluate", f"--workdir={workdir}"),
+        *("--config.sweep.folds=1,", "--config.sweep.validation=fold"),
+        *("--config.epochs=3", f"--config.data.data_dir={config.data.data_dir}"),
+    )
+    status, out, err = processes.run(*arguments, devices=8, within=within)
+    assert status == 0, err
+    assert f"the same as {workdir}/results.json" in out
+    assert content(workdir) == before
 
 
 def test_reading_loads_no_training():
