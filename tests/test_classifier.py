@@ -37,7 +37,9 @@ def uneven_recordings():
         return random.normal(scale=0.1, size=lengths[index]).astype(np.float32)
 
     info = Info("uneven", ("a", "b"), RATE, clips)
-    return Recordings(info, "of noise", lengths, read, in_memory=True)
+    return Recordings(
+        info, ["of noise"] * len(info.clips), lengths, read, in_memory=True
+    )
 
 
 def test_the_config_says_what_becomes_of_lengths(config):

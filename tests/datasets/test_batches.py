@@ -31,7 +31,7 @@ def make_recordings(n=10, lengths=None, sources=None, name="sounds", shared=()):
         return np.full(lengths[index], index / 64, np.float32)
 
     info = Info(name, ("a", "b", "c"), 1000, clips, shared)
-    return Recordings(info, f"print of {name}", lengths, read), asked
+    return Recordings(info, [f"sum of {name}"] * len(info.clips), lengths, read), asked
 
 
 def train(recordings, indices, batch_size, **settings):

@@ -73,7 +73,7 @@ def assert_environment(out):
 def test_help_names_the_subjects(repo_root):
     command = [sys.executable, "-m", "scripts.benchmark"]
     for arguments, words in (
-        (["--help"], ["{features,models,data,train}", "compare the"]),
+        (["--help"], ["{features,models,data,train,sums}", "compare the"]),
         (["models", "--help"], ["--models", "PyTorch's networks and ours"]),
     ):
         out = subprocess.run(
