@@ -1,29 +1,23 @@
 """Densely connected networks: Huang et al., arXiv 1608.06993, as in torchvision."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from audiojax.models.layers import avg_pool, max_pool
+from audiojax.models.layers import Block, Factory, avg_pool, max_pool
 from audiojax.models.network import Network, Stage
 
 
-class DenseLayer(nn.Module):
+class DenseLayer(Block):
     """A 1x1 and a 3x3 convolution, each after its normalization.
 
     Attributes:
         growth: channels of the output; the 1x1 convolution has four times as many.
-        conv: makes a convolution.
-        norm: makes a normalization.
     """
 
     growth: int
-    conv: Callable[..., Any]
-    norm: Callable[..., Any]
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
@@ -43,7 +37,7 @@ class DenseBlock(nn.Module):
     """
 
     depth: int
-    layer: Callable[..., Any]
+    layer: Factory
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
@@ -54,16 +48,8 @@ class DenseBlock(nn.Module):
         return image
 
 
-class Transition(nn.Module):
-    """Half the channels and half the size.
-
-    Attributes:
-        conv: makes a convolution.
-        norm: makes a normalization.
-    """
-
-    conv: Callable[..., Any]
-    norm: Callable[..., Any]
+class Transition(Block):
+    """Half the channels and half the size."""
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
@@ -89,9 +75,9 @@ class DenseNet(Network, kw_only=True):
     head = "classifier"
     init_conv = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
-    def stages(self, conv: Callable[..., Any], norm: Callable[..., Any]) -> list[Stage]:
+    def stages(self, conv: Factory, norm: Factory) -> list[Stage]:
         """See `Network.stages`."""
-        layer = partial(DenseLayer, self.growth, conv, norm)
+        layer = partial(DenseLayer, conv, norm, self.growth)
         stem = [
             ("features.conv0", partial(conv, 2 * self.growth, 7, stride=2, padding=3)),
             ("features.norm0", norm),
@@ -109,5 +95,5 @@ class DenseNet(Network, kw_only=True):
         return [*stages, ("norm5", [("features.norm5", norm), nn.relu])]
 
 
-def _stage(name: str, make: Callable[..., nn.Module]) -> Stage:
+def _stage(name: str, make: Factory) -> Stage:
     return name, [(f"features.{name}", make)]
