@@ -17,19 +17,17 @@ COMMAND = (
     "from audiojax import main; app.run(main.main, flags_parser=main.parse)"
 )
 
-# Before the command: from its first checkpoint on it may write only small files.
-DISK_FULL = """
-import resource
-from audiojax.training import checkpoints
-
-save = checkpoints.Checkpoints.save
-
-def limited(*arguments):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10**4,) * 2)
-    save(*arguments)
-
-checkpoints.Checkpoints.save = limited
+# Before the command, and after it what `harm` does to a folder of checkpoints.
+BEFORE_THE_FIRST_SAVE = """
+import pathlib, resource, shutil
+from audiojax.training.checkpoints import Checkpoints
+save = Checkpoints.save
+def failing(self, *arguments):
+    harm(pathlib.Path(self.directory))
+    save(self, *arguments)
+Checkpoints.save = failing
 """
+FULL_DISK = "def harm(_): resource.setrlimit(resource.RLIMIT_FSIZE, (2000,) * 2)\n"
 
 
 @contextlib.contextmanager

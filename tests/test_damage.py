@@ -208,10 +208,10 @@ def newer(path):
     """As a later version would write it."""
     from audiojax import files
 
-    text = json.loads(path.read_text())
-    del text["sha256"]
-    text["format"] = 99
-    files.write_json(path, text | {"sha256": files._sum(text)})
+    content = files.read_sealed(path, "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "FORMAT", 99)
+        files.write_sealed(path, content)
 
 
 def edited(path):

@@ -302,23 +302,13 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_whole(
     assert_same(outcome(config, tmp_path), whole)
 
 
-BEFORE_THE_FIRST_SAVE = """
-import pathlib, resource, shutil
-from audiojax.training.checkpoints import Checkpoints
-save = Checkpoints.save
-def failing(self, *arguments):
-    harm(pathlib.Path(self.directory))
-    save(self, *arguments)
-Checkpoints.save = failing
-"""
-FULL = "def harm(_): resource.setrlimit(resource.RLIMIT_FSIZE, (2000,) * 2)"
-GONE = "def harm(folder): folder.exists() and folder.rmdir() or folder.touch()"
+GONE = "def harm(folder): folder.exists() and folder.rmdir() or folder.touch()\n"
 
 
 @pytest.mark.parametrize(
     ("harm", "problem"),
     [
-        (FULL, r"\(File too large\); make room there"),
+        (processes.FULL_DISK, r"\(File too large\); make room there"),
         (GONE, r"\(Not a directory\); make that folder writable"),
     ],
 )
@@ -326,7 +316,7 @@ def test_of_a_first_checkpoint_that_fails_there_is_one_sentence(
     config, whole, tmp_path, harm, problem
 ):
     """Of Orbax's own tasks and threads, which fail too, nothing is heard."""
-    before = f"{BEFORE_THE_FIRST_SAVE}{harm}\n"
+    before = processes.BEFORE_THE_FIRST_SAVE + harm
     status, _, err = processes.run(*command(config, tmp_path), before=before)
     assert status == 1
     *lines, last = [line for line in err.splitlines() if "Warning: " not in line]

@@ -245,7 +245,8 @@ def test_one_that_fails_alone_ends_the_job(config, tmp_path):
     """The first may write only small files, and the other waits for its next step."""
     begun = time.monotonic()
     (first, _, err), (second, _, _) = processes.run_job(
-        *arguments(config, tmp_path), before_first=processes.DISK_FULL
+        *arguments(config, tmp_path),
+        before_first=processes.BEFORE_THE_FIRST_SAVE + processes.FULL_DISK,
     )
     assert first == 1, err
     assert "audiojax: checkpoint" in err

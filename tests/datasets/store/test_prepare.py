@@ -52,19 +52,6 @@ def store(tmp_path):
     return tmp_path / "store"
 
 
-@pytest.fixture
-def decoded(monkeypatch):
-    """The files that are decoded from here on."""
-    decode, names = audio.decode, []
-
-    def counted(path, sample_rate):
-        names.append(path.name)
-        return decode(path, sample_rate)
-
-    monkeypatch.setattr(audio, "decode", counted)
-    return names
-
-
 def make_table(sounds, **options):
     """A table of files: every other one of class 1, every fifth in fold 1."""
     clips = [

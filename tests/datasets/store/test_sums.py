@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from audiojax import datasets, files
-from audiojax.datasets.store import audio, prepare, sums
+from audiojax.datasets.store import prepare, sums
 from audiojax.errors import InputError
 from tests import sound_tree
 
@@ -28,19 +28,6 @@ def whole(tmp_path_factory):
 def store(whole, tmp_path):
     """A store of its own for each test."""
     return shutil.copytree(whole[1], tmp_path / "store")
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """The files that are decoded from here on."""
-    decode, names = audio.decode, []
-
-    def counted(path, sample_rate):
-        names.append(path.name)
-        return decode(path, sample_rate)
-
-    monkeypatch.setattr(audio, "decode", counted)
-    return names
 
 
 def check(whole, store):
