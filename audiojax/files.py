@@ -8,14 +8,16 @@ import io
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from etils import epath
 
 from audiojax.errors import InputError
+
+T = TypeVar("T")
 
 # Of JSON files that tell it; 1 is what told none.
 FORMAT = 2
@@ -24,7 +26,14 @@ ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 class DamagedError(InputError):
-    """A file is not what was written."""
+    """A file is not what was written; the message says what to do about it."""
+
+    def __init__(self, path: object, what: str, advice: str):
+        super().__init__(f"{path} {what}; {advice}")
+
+
+# What is said of a file that has another sum.
+CHANGED = "is damaged (it is not what was written)"
 
 
 @contextlib.contextmanager
@@ -89,13 +98,16 @@ def write_sealed(path: epath.PathLike, value: Mapping[str, Any]) -> None:
     write_json(path, value | {"sha256": _sum(value)})
 
 
-def read_sealed(path: epath.PathLike, advice: str) -> dict[str, Any]:
+def read_sealed(
+    path: epath.PathLike, advice: str, parse: Callable[[dict[str, Any]], T] = dict
+) -> T:
     """Reads what `write_sealed` wrote, and older files, which have no sum.
 
-    `advice` says what to do about a damaged file.
+    `advice` says what to do about a damaged file, and `parse` makes something of the
+    object.
 
     Raises:
-        DamagedError: if it is.
+        DamagedError: if it is, or can't be parsed.
         InputError: if a newer version of audiojax wrote it.
         FileNotFoundError, NotADirectoryError: if it is not there.
     """
@@ -103,14 +115,17 @@ def read_sealed(path: epath.PathLike, advice: str) -> dict[str, Any]:
         value = read_json(path)
         expected = value.pop("sha256", None)
     except (ValueError, AttributeError, TypeError) as error:
-        raise DamagedError(f"{path} is damaged ({error}); {advice}") from None
+        raise DamagedError(path, f"is damaged ({error})", advice) from None
     if not value or expected not in (None, _sum(value)):
-        raise DamagedError(f"{path} is damaged (it is not what was written); {advice}")
+        raise DamagedError(path, CHANGED, advice)
     if value.pop("format", 1) > FORMAT:
         raise InputError(
             f"{path} was written by a newer version of audiojax; install that one"
         )
-    return value
+    try:
+        return parse(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(path, f"is damaged ({error!r})", advice) from None
 
 
 def _sum(value: Mapping[str, Any]) -> str:

@@ -76,14 +76,7 @@ class Entry:
             InputError: if a newer version of audiojax wrote it.
             FileNotFoundError, NotADirectoryError: if it is not there.
         """
-        path = folder / RESULT
-        content = files.read_sealed(path, advice)
-        try:
-            return cls.from_json(content)
-        except (KeyError, TypeError) as error:
-            raise files.DamagedError(
-                f"{path} is damaged ({error!r}); {advice}"
-            ) from None
+        return files.read_sealed(folder / RESULT, advice, cls.from_json)
 
     def check_files(self, folder: epath.Path, advice: str = AGAIN) -> None:
         """Compares the run's files with their sums.
@@ -94,11 +87,9 @@ class Entry:
         for name, expected in (self.files or {}).items():
             path = folder / name
             if not path.exists():
-                raise files.DamagedError(f"{path} is missing; {advice}")
+                raise files.DamagedError(path, "is missing", advice)
             if files.sha256(path) != expected:
-                raise files.DamagedError(
-                    f"{path} is damaged (it is not what was written); {advice}"
-                )
+                raise files.DamagedError(path, files.CHANGED, advice)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Entry:
@@ -257,11 +248,7 @@ def read_data(path: epath.Path) -> Fingerprint:
         DamagedError: if it is.
     """
     again = "type the training command again, which writes it anew"
-    content = files.read_sealed(path, again)
-    try:
-        return Fingerprint.from_json(content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise files.DamagedError(f"{path} is damaged ({error!r}); {again}") from None
+    return files.read_sealed(path, again, Fingerprint.from_json)
 
 
 def as_config(plain: Mapping[str, Any]) -> Config:

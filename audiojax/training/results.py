@@ -116,8 +116,9 @@ def check_data(data: Fingerprint, workdir: epath.Path) -> None:
     Raises:
         InputError: if one was, and how they differ.
     """
+    ours = data.sha256
     for path, described in _described(workdir).items():
-        if (theirs := described.get("data")) in (None, data.sha256):
+        if (theirs := described.get("data")) in (None, ours):
             continue
         what = "how they differ is not known, for data.json is missing or damaged"
         with contextlib.suppress(files.DamagedError, *files.ABSENT):

@@ -29,6 +29,7 @@ from audiojax.datasets.recordings import Info, Recordings, Settings
 from audiojax.datasets.store import builder, data_dir, sums
 from audiojax.datasets.store.builder import AudioFiles, AudioFilesByBeam, File, Note
 from audiojax.errors import InputError, listed
+from audiojax.files import size_text
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +257,7 @@ def _prepare(
             if _is_disk_full(error):
                 free = shutil.disk_usage(folder.parent).free
                 raise InputError(
-                    f"the disk is full: {folder.parent} has {free / 2**20:.0f} MiB "
+                    f"the disk is full: {folder.parent} has {size_text(free)} "
                     "left, and preparing needs more; make room, or give another "
                     "data_dir. What is prepared so far is kept"
                 ) from error
