@@ -97,6 +97,7 @@ def _without_closed_loops(error: sys.UnraisableHookArgs) -> None:
 
 def prepare() -> None:
     """Sets up messages, signals and the cache of compiled programs."""
+    _check_file_names()
     print_any_text()
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     logging.getLogger("audiojax").setLevel(logging.INFO)
@@ -114,6 +115,12 @@ def prepare() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         programs = files.cache_dir() / "xla"
         jax.config.update("jax_compilation_cache_dir", str(programs))
+
+
+def _check_file_names() -> None:
+    """Ends the program where each library would read another name than UTF-8's."""
+    if sys.getfilesystemencoding() == "ascii":
+        stop("this Python reads the names of files as ASCII; set PYTHONUTF8=1")
 
 
 def print_any_text() -> None:

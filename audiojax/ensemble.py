@@ -318,7 +318,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Averages the workdirs named, prints the scores and writes them."""
     paths, options = argv[1:], flags.FLAGS
-    command.print_any_text()
+    command.prepare()
     try:
         folds = options.folds and [int(fold) for fold in options.folds]
     except ValueError:

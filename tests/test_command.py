@@ -42,3 +42,10 @@ def test_what_the_output_can_not_encode_is_printed_by_number(monkeypatch):
     command.print_any_text()
     print("caf\udce9 \u05e9", flush=True)
     assert written.getvalue() == b"caf\\udce9 \\u05e9\n"
+
+
+def test_names_of_files_must_be_more_than_ascii(capsys, monkeypatch):
+    monkeypatch.setattr(command.sys, "getfilesystemencoding", lambda: "ascii")
+    with pytest.raises(SystemExit):
+        command.prepare()
+    assert "set PYTHONUTF8=1" in capsys.readouterr().err

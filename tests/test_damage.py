@@ -313,7 +313,7 @@ def each(names, damages, *says, **more):
 TOP, OWN = ("config.json", "data.json", "results.json"), f"{ONE}/result.json"
 ARRAYS = (f"{ONE}/predictions.npz", f"{ONE}/validation.npz", f"{ONE}/metrics.jsonl")
 FAULTS = [
-    *each(TOP[:1], WHOLE, "config.json is damaged", "written anew"),
+    *each(TOP[:1], WHOLE, "config.json is damaged", "training writes it anew"),
     *each([f"{ONE}/config.json"], WHOLE, "config.json is damaged", "made anew"),
     *each(TOP[1:], WHOLE),
     *each([OWN], (*WHOLE, edited), "result.json is damaged", "made anew"),

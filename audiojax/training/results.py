@@ -70,7 +70,7 @@ def _described(workdir: epath.Path) -> dict[epath.Path, dict[str, Any]]:
     for folder in begun and [workdir, *begun]:
         path = folder / workdirs.CONFIG
         try:
-            found[path] = files.read_sealed(path, "it is written anew")
+            found[path] = files.read_sealed(path, "training writes it anew")
         except files.ABSENT:
             pass
         except files.DamagedError as error:
