@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from audiojax import catalog, features, models, pretrained
-from audiojax.clips import ClipPolicy
+from audiojax.clips import INT16_FULL_SCALE, ClipPolicy
 from audiojax.config import Config
 from audiojax.errors import InputError, check_choice
 from audiojax.features import LogMel
@@ -21,6 +21,13 @@ from audiojax.pretrained import Variables
 from audiojax.task import Task
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def as_float(audio: jax.Array) -> jax.Array:
+    """Samples in [-1, 1], float32, also of 16-bit ones."""
+    if audio.dtype == jnp.int16:
+        return audio.astype(jnp.float32) / INT16_FULL_SCALE
+    return audio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +83,7 @@ class Classifier:
         """The images of a batch, which holds them or the waveforms to make them of."""
         if "image" in batch:
             return batch["image"]
-        return self.image(batch["audio"], batch.get("length"))
+        return self.image(as_float(batch["audio"]), batch.get("length"))
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Variables before training: pretrained where asked for, the head random."""

@@ -47,6 +47,7 @@ class Feed:
         validation: what is held out, see `parts.split`.
         balance: one of `balance.BALANCES`.
         allow_leaks: see `parts.split`.
+        clean_copy: see `batches.train_batches`.
     """
 
     data: Data
@@ -56,6 +57,7 @@ class Feed:
     validation: str | None
     balance: str
     allow_leaks: bool
+    clean_copy: bool = False
     # By fold: every seed of it has the same.
     _splits: dict[int, Split] = dataclasses.field(default_factory=dict)
 
@@ -71,9 +73,13 @@ class Feed:
             )
         return self._splits[fold]
 
+    def epoch_size(self, fold: int) -> int:
+        """Rows of an epoch that count."""
+        return len(self.split(fold).train) * (2 if self.clean_copy else 1)
+
     def steps_per_epoch(self, fold: int) -> int:
         """Batches of an epoch; runs side by side must have as many."""
-        return batches.num_batches(len(self.split(fold).train), self.batch_size)
+        return batches.num_batches(self.epoch_size(fold), self.batch_size)
 
     def train(self, fold: int, seed: int, epoch: int, start: int) -> Iterable[Batch]:
         """Batches of an epoch, without its first `start`."""
@@ -94,6 +100,7 @@ class Feed:
             rows=slice(first, first + size),
             image=self.data.images,
             weights=weights if self.balance == "sampling" else None,
+            clean_copy=self.clean_copy,
         )
         if self.balance != "class_weights":
             return stream

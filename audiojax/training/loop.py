@@ -158,14 +158,18 @@ class Loop:
             scalars.close()
 
     @property
+    def _sizes(self) -> list[int]:
+        return [self._evaluator.feed.epoch_size(x.run.fold) for x in self.runs]
+
+    @property
     def _epoch_clips(self) -> int:
-        return sum(len(active.split.train) for active in self.runs)
+        return sum(self._sizes)
 
     @property
     def _clips_seen(self) -> int:
         epoch, start = divmod(self.step, self.program.steps_per_epoch)
         seen = start * self.settings.batch_size
-        in_epoch = sum(min(seen, len(active.split.train)) for active in self.runs)
+        in_epoch = sum(min(seen, size) for size in self._sizes)
         return epoch * self._epoch_clips + in_epoch
 
     @property

@@ -12,10 +12,10 @@ import optax
 from flax import struct
 from jax import lax
 
-from audiojax import models
+from audiojax import augment, models
 from audiojax.augment import Changes
-from audiojax.classifier import Classifier, Variables
-from audiojax.errors import InputError
+from audiojax.augment.rows import Rows
+from audiojax.classifier import Classifier, Variables, as_float
 from audiojax.models.layers import row_keys
 
 AXIS = "batch"
@@ -96,7 +96,7 @@ def make_train_step(
     classifier: Classifier,
     optimizer: optax.GradientTransformation,
     axis_name: str | None = None,
-    augment: Changes | None = None,
+    changes: Changes | None = None,
     trainable: Collection[str] | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """The training step as a pure function of state, batch and key.
@@ -110,51 +110,36 @@ def make_train_step(
             `axis_name` if several devices share a batch.
         optimizer: what turns gradients into updates.
         axis_name: the mapped axis to sum over, None on one device.
-        augment: what changes waveforms, images and targets, None for nothing.
+        changes: of waveforms, images and targets, None for none.
         trainable: names of the stages whose parameters train, None for all. There are
             no gradients of the others, and `create_state` must be given the same part.
 
     Returns:
         `train_step(state, batch, key) -> state, metrics`. The batch holds `image`
-        [B, mel, frames, C] or `audio` [B, T], `label` [B] or [B, classes], `mask` [B]
-        and, if clips count unequally, `weight` [B]. The same key may be given at every
-        step; the step's number is folded into it, and the row's for what differs by
-        clip, so devices do not matter. Metrics are scalars: `loss_sum`, `correct` and
-        `count` over the counted clips, and `finite`.
-
-    Raises:
-        InputError: in its first call, if waveforms are to be changed and batches hold
-            images.
+        [B, mel, frames, C] or `audio` [B, T], `label` [B] or [B, classes], `mask` [B],
+        if clips count unequally `weight` [B], and if some are to be left as they are
+        `changed` bool [B]. To change waveforms it must hold those. The same key may be
+        given at every step; the step's number is folded into it, and the row's for what
+        differs by clip, so devices do not matter. Metrics are scalars: `loss_sum`,
+        `correct` and `count` over the counted clips, and `finite`.
     """
 
     def total(value):
         return value if axis_name is None else lax.psum(value, axis_name)
 
-    changes = augment or Changes()
+    changes = changes or Changes()
     network = classifier.network
     stages = models.stage_paths(network) if trainable is None else trainable
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
         step_key = jax.random.fold_in(key, state.step)
-        # These two are its streams 0 and 1; the waveforms' is another.
-        dropout_key, image_key = jax.random.split(step_key)
-        waveform_key = jax.random.fold_in(step_key, 2)
+        dropout_key, augment_key = jax.random.split(step_key)
         mask = batch["mask"]
         targets = classifier.task.targets(batch["label"], len(classifier.classes))
         weight = mask * batch["weight"] if "weight" in batch else mask
-        if changes.waveforms is not None:
-            if "audio" not in batch:
-                raise InputError(
-                    "waveforms can't be changed in the stage 'spectrogram', which "
-                    "keeps images alone; set config.data.stage to audio"
-                )
-            keys = row_keys(waveform_key, len(mask), axis_name)
-            audio, targets = changes.waveforms(keys, batch["audio"], targets)
-            batch = {**batch, "audio": audio}
-        image = classifier.batch_image(batch)
-        if changes.images is not None:
-            keys = row_keys(image_key, len(mask), axis_name)
-            image, targets = changes.images(keys, image, targets)
+        image, targets = _changed(
+            classifier, batch, targets, changes, augment_key, axis_name
+        )
         count, total_weight = total((mask.sum(), weight.sum()))
 
         trained, frozen = models.split_params(network, state.params, stages)
@@ -194,6 +179,33 @@ def make_train_step(
         return state, sums | {"finite": finite}
 
     return train_step
+
+
+def _changed(
+    classifier: Classifier,
+    batch: Batch,
+    targets: jax.Array,
+    changes: Changes,
+    key: jax.Array,
+    axis_name: str | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Images and targets of a batch, with its waveforms and images changed."""
+    size = len(targets)
+    row_key, batch_key = jax.random.split(key)
+    draw = row_keys(row_key, size, axis_name), batch_key, axis_name
+    active = batch.get("changed", jnp.ones(size, bool))
+    length = batch.get("length", jnp.zeros(size, jnp.int32))
+    if changes.waveforms:
+        audio = as_float(batch["audio"])
+        whole = jnp.full(size, audio.shape[1], jnp.int32)
+        rows = Rows(audio, batch.get("length", whole), targets, active)
+        audio, length, targets, _ = augment.apply(changes.waveforms, rows, *draw)
+        batch = {**batch, "audio": audio}
+        if "length" in batch:
+            batch["length"] = length
+    rows = Rows(classifier.batch_image(batch), length, targets, active)
+    image, _, targets, _ = augment.apply(changes.images, rows, *draw)
+    return image, targets
 
 
 def make_eval_step(classifier: Classifier) -> Callable[[Variables, Batch], jax.Array]:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from audiojax import catalog, checkpoint, datasets, files, locks
+from audiojax import augment, catalog, checkpoint, datasets, files, locks
 from audiojax import classifier as classifiers
 from audiojax import task as tasks
 from audiojax import workdir as workdirs
@@ -79,7 +79,7 @@ def check(config: Config, workdir: epath.PathLike, *, named: bool = True) -> Non
     trainer.create_optimizer(config)
     balance.check(config.data.balance)
     parts.check_validation(config.sweep.validation)
-    Augment(**config.augment)
+    augment.check_stage(Augment(**config.augment), config.data.stage)
     classifier = classifiers.create(config, ("one", "other"), tasks.of(False))
     # What the front end can't make of a clip shows only where it is traced.
     clip = (1, classifier.clip_policy.num_samples)

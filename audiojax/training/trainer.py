@@ -167,6 +167,7 @@ class Trainer:
             validation=config.sweep.validation,
             balance=config.data.balance,
             allow_leaks=config.data.allow_leaks,
+            clean_copy=config.augment.clean_copy,
         )
         self.evaluator = Evaluator(self.classifier, self.feed)
         self.programs = Programs(

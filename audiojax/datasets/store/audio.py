@@ -16,13 +16,12 @@ import soundfile
 import soxr
 from etils import epath
 
+from audiojax.clips import INT16_FULL_SCALE
 from audiojax.errors import InputError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-# 16-bit steps in full scale.
-FULL_SCALE = 32768
 # Lossy formats overshoot full scale a little and are clipped; what is far above it was
 # scaled wrongly, and clipping would destroy it.
 LOUDEST = 8.0
@@ -134,7 +133,8 @@ def _decoded(path: os.PathLike[str], sample_rate: int) -> Sound:
         # Of less than half a sample soxr leaves none; no clip is lost.
         resampled = soxr.resample(mono, rate, sample_rate)
         mono = resampled if len(resampled) else mono[:1]
-    steps = np.rint(mono * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1)
+    full = INT16_FULL_SCALE
+    steps = np.rint(mono * full).clip(-full, full - 1)
     return Sound(
         steps.astype(np.int16),
         clipped=bool(peak >= CLIPPED) and _has_runs(samples),

@@ -222,9 +222,8 @@ with registered.skip_registration():  # its name is the other's
 
 
 def stored_samples(source: Iterable, place: int) -> np.ndarray:
-    """The samples at a place of the split `audio`: float32 [T] in [-1, 1]."""
-    samples = source[place]["audio"]  # pyright: ignore[reportIndexIssue]
-    return samples.astype(np.float32) / np.float32(audio.FULL_SCALE)
+    """The samples at a place of the split `audio`: int16 [T]."""
+    return source[place]["audio"]  # pyright: ignore[reportIndexIssue]
 
 
 @contextlib.contextmanager
