@@ -29,7 +29,10 @@ _N_FFT = 2048
 _HOP = 512
 _BLOCKS = _N_FFT // _HOP
 _BINS = _N_FFT // 2 + 1
-_HANN = np.hanning(_N_FFT + 1)[:-1].astype(np.float32)
+# What is made has more samples than the clip, for a spline to read between them.
+_FINE_N_FFT = 3072
+_FINE = _FINE_N_FFT / _N_FFT
+_FINE_HOP = _FINE_N_FFT // _BLOCKS
 # Frames that are made at a time: few enough to stay in a processor's cache.
 _CHUNK = 64
 # Below it a spectrum's value counts as zero, which has the phase zero.
@@ -186,7 +189,7 @@ def _analysis(audio, length):
     blocks = blocks[: (count + _BLOCKS - 1) * _HOP].reshape(-1, _HOP)
     frames = jnp.concatenate([blocks[i : i + count] for i in range(_BLOCKS)], axis=1)
     inside = jnp.arange(count) <= length // _HOP
-    spectra = jnp.fft.rfft(frames * _HANN * inside[:, None])
+    spectra = jnp.fft.rfft(frames * _hann(_N_FFT) * inside[:, None])
     spectra = jnp.pad(spectra, ((0, 2), (0, 0)))
     magnitudes = jnp.sqrt(jnp.square(spectra.real) + jnp.square(spectra.imag))
     phases = jnp.where(
@@ -196,15 +199,22 @@ def _analysis(audio, length):
     return magnitudes, turns, phases[0]
 
 
+def _hann(size: int) -> np.ndarray:
+    """Periodic: one longer than needed, its last sample dropped."""
+    return np.hanning(size + 1)[:-1].astype(np.float32)
+
+
 def _gain(ratio: jax.Array) -> jax.Array:
     """What each bin [bins] is multiplied with for the sake of the resampling."""
     frequency = np.arange(_BINS, dtype=np.float32) / _N_FFT
     # The spline dampens what is high; the inverse of it, beforehand, evens that out.
-    flat = np.sinc(frequency) ** -_TAPS
+    flat = _FINE * np.sinc(frequency / _FINE) ** -_TAPS
+    # The inverse transform takes the last bin for two.
+    flat[-1] /= 2
     # Higher pitch: what would come to lie above half the sample rate goes.
     share = frequency * 2 * jnp.maximum(ratio, 1)
     fade = jnp.clip((1 - share) / (1 - _PASSBAND), 0, 1)
-    return jnp.where(ratio == 1, 1, flat.astype(np.float32) * fade)
+    return flat.astype(np.float32) * jnp.where(ratio == 1, 1, fade)
 
 
 def _synthesis(
@@ -236,8 +246,8 @@ def _synthesis(
         # Rounding adds up over the frames; of the magnitude it is taken away here.
         phase /= jnp.abs(phase)
         heard = (time < total)[:, None]
-        frames = jnp.fft.irfft(phases * (magnitude * gain * heard), _N_FFT) * _HANN
-        parts = frames.reshape(_CHUNK, _BLOCKS, _HOP)
+        frames = jnp.fft.irfft(phases * (magnitude * gain * heard), _FINE_N_FFT)
+        parts = (frames * _hann(_FINE_N_FFT)).reshape(_CHUNK, _BLOCKS, _FINE_HOP)
         blocks = sum(
             jnp.pad(parts[:, i], ((i, _BLOCKS - 1 - i), (0, 0))) for i in range(_BLOCKS)
         )
@@ -245,14 +255,15 @@ def _synthesis(
         made = lax.dynamic_update_slice(made, blocks[:_CHUNK], (number * _CHUNK, 0))
         return phase, blocks[_CHUNK:], made
 
-    tail = jnp.zeros((_BLOCKS - 1, _HOP))
-    made = jnp.zeros((chunks * _CHUNK + _BLOCKS, _HOP))
+    tail = jnp.zeros((_BLOCKS - 1, _FINE_HOP))
+    made = jnp.zeros((chunks * _CHUNK + _BLOCKS, _FINE_HOP))
     used = jnp.minimum((needed + _BLOCKS - 2) // _CHUNK + 1, chunks)
     _, tail, made = lax.fori_loop(0, used, chunk, (phase, tail, made))
     # The sum of the squared windows over each sample, fewer at the ends.
     place = jnp.arange(len(made))[:, None] - np.arange(_BLOCKS)
     windows = ((place >= 0) & (place < total)).astype(jnp.float32)
-    weight = jnp.matmul(windows, np.square(_HANN).reshape(_BLOCKS, _HOP), precision="highest")
+    squares = np.square(_hann(_FINE_N_FFT)).reshape(_BLOCKS, _FINE_HOP)
+    weight = jnp.matmul(windows, squares, precision="highest")
     # No less than a quarter within the clip.
     return (made / jnp.maximum(weight, 0.1)).reshape(-1)
 
@@ -273,8 +284,8 @@ def _product_at_once(first, factors):
 
 def _resampled(samples, ratio, size):
     """Samples [size] that lie `ratio` steps apart, from the clip's beginning."""
-    whole, fraction = _multiple(jnp.arange(size), ratio)
-    place = whole + _N_FFT // 2
+    whole, fraction = _multiple(jnp.arange(size), ratio * _FINE)
+    place = whole + _FINE_N_FFT // 2
 
     def sample(offset):
         return samples.at[place + offset].get(mode="promise_in_bounds")
@@ -285,18 +296,18 @@ def _resampled(samples, ratio, size):
             lambda sum_, c: sum_ * fraction + c, coefficients[::-1]
         )
         spline += weight * sample(tap - (_TAPS // 2 - 1))
-    return jnp.where(ratio == 1, sample(0), spline)
+    return spline
 
 
 def _multiple(number, step):
-    """Whole part and fraction of `number * step`, which is below 2**21.
+    """Whole part and fraction of `number * step`, which is below 2**22.
 
     The fraction is right within 1e-4. That of a float32 product is not, and where a
     step comes close to a whole number, rounding would take the wrong side.
     """
-    high = jnp.floor(step * 1024)
-    low = step - high / 1024
+    high = jnp.floor(step * 512)
+    low = step - high / 512
     product = number * high.astype(jnp.int32)
-    rest = (product % 1024) / 1024 + number * low
+    rest = (product % 512) / 512 + number * low
     carry = jnp.floor(rest)
-    return product // 1024 + carry.astype(jnp.int32), rest - carry
+    return product // 512 + carry.astype(jnp.int32), rest - carry
