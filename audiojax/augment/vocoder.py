@@ -249,8 +249,8 @@ def _synthesis(
         # Rounding adds up over the frames; of the magnitude it is taken away here.
         phase /= jnp.abs(phase)
         magnitude *= gain * (time < total)[:, None]
-        spectra = lax.complex(phases.real * magnitude, phases.imag * magnitude)
-        frames = jnp.fft.irfft(spectra, _FINE_N_FFT) * _hann(_FINE_N_FFT)
+        frames = _inverse(phases.real * magnitude, phases.imag * magnitude)
+        frames *= _hann(_FINE_N_FFT)
         parts = frames.reshape(_CHUNK, _BLOCKS, _FINE_HOP)
         blocks = sum(
             jnp.pad(parts[:, i], ((i, _BLOCKS - 1 - i), (0, 0))) for i in range(_BLOCKS)
@@ -271,6 +271,20 @@ def _synthesis(
     used = jnp.minimum((needed + _BLOCKS - 2) // _CHUNK + 1, chunks)
     _, _, made = lax.fori_loop(0, used, chunk, (phase, tail, made))
     return made.reshape(-1)
+
+
+def _inverse(real: jax.Array, imag: jax.Array) -> jax.Array:
+    """Frames [2n, samples] of spectra [2n, bins], on the finer grid.
+
+    Two frames are made by one complex transform, the second as the imaginary part: on
+    a CPU that takes half as long as two real ones.
+    """
+    (a, b), (c, d) = jnp.split(real, 2), jnp.split(imag, 2)
+    positive = lax.complex(a - d, c + b)
+    negative = lax.complex(a + d, b - c)[:, :0:-1]
+    between = jnp.zeros((len(a), _FINE_N_FFT - 2 * _BINS + 1), positive.dtype)
+    both = jnp.fft.ifft(jnp.concatenate([positive, between, negative], axis=1))
+    return jnp.concatenate([both.real, both.imag])
 
 
 def _product_in_turn(first, factors):
