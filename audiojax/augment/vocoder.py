@@ -100,10 +100,8 @@ def time_stretch_and_pitch_shift(
     # nothing. An accelerator wants the whole batch at once.
     return lax.platform_dependent(
         *rows,
-        cpu=lambda *rows: lax.map(
-            lambda row: _one(*row, running_product=_product_in_turn), rows
-        ),
-        default=jax.vmap(functools.partial(_one, running_product=_product_at_once)),
+        cpu=lambda *rows: lax.map(lambda row: _one(*row, accumulate=_in_turn), rows),
+        default=jax.vmap(functools.partial(_one, accumulate=_at_once)),
     )
 
 
@@ -126,16 +124,16 @@ def _check(audio, length, rate, semitones) -> None:
             )
 
 
-def _one(audio, length, rate, semitones, running_product):
+def _one(audio, length, rate, semitones, accumulate):
     """One clip [T] and its new length []."""
     return lax.cond(
         (rate == 1) & (semitones == 0),
         lambda: (audio, length),
-        lambda: _changed(audio, length, rate, semitones, running_product),
+        lambda: _changed(audio, length, rate, semitones, accumulate),
     )
 
 
-def _changed(audio, length, rate, semitones, running_product):
+def _changed(audio, length, rate, semitones, accumulate):
     """The same, of a clip that is not left alone."""
     size = len(audio)
     ratio = jnp.exp2(semitones / 12)
@@ -150,7 +148,7 @@ def _changed(audio, length, rate, semitones, running_product):
         columns=columns,
         gain=_gain(ratio),
         last=jnp.ceil(new_length * ratio).astype(jnp.int32),
-        running_product=running_product,
+        accumulate=accumulate,
     )
     changed = _resampled(samples, ratio, size)
     return jnp.where(jnp.arange(size) < new_length, changed, 0), new_length
@@ -222,9 +220,7 @@ def _gain(ratio: jax.Array) -> jax.Array:
     return flat.astype(np.float32) * jnp.where(ratio == 1, 1, fade)
 
 
-def _synthesis(
-    magnitudes, turns, phase, *, speed, columns, gain, last, running_product
-):
+def _synthesis(magnitudes, turns, phase, *, speed, columns, gain, last, accumulate):
     """The clip played `speed` times as fast at the same pitch.
 
     Returns:
@@ -236,20 +232,16 @@ def _synthesis(
     chunks = most // (_HOP * _CHUNK) + 1
     total = jnp.ceil(columns / speed).astype(jnp.int32)
     needed = jnp.minimum(total, (last + _TAPS + _N_FFT // 2) // _HOP + 1)
-    column = functools.partial(jnp.take, axis=0, mode="clip", indices_are_sorted=True)
 
     def chunk(number, state):
         phase, tail, made = state
         time = number * _CHUNK + jnp.arange(_CHUNK)
         left, share = _multiple(time, speed)
-        share = share[:, None]
-        magnitude = (1 - share) * column(magnitudes, left)
-        magnitude += share * column(magnitudes, left + 1)
-        phases, phase = running_product(phase, column(turns, left))
+        left = jnp.minimum(left, len(turns) - 1)
+        spectra, phase = accumulate(phase, magnitudes, turns, left, share)
         # Rounding adds up over the frames; of the magnitude it is taken away here.
         phase /= jnp.abs(phase)
-        magnitude *= gain * (time < total)[:, None]
-        frames = _inverse(phases.real * magnitude, phases.imag * magnitude)
+        frames = _inverse(spectra, gain * (time < total)[:, None])
         frames *= _hann(_FINE_N_FFT)
         parts = frames.reshape(_CHUNK, _BLOCKS, _FINE_HOP)
         blocks = sum(
@@ -273,13 +265,14 @@ def _synthesis(
     return made.reshape(-1)
 
 
-def _inverse(real: jax.Array, imag: jax.Array) -> jax.Array:
-    """Frames [2n, samples] of spectra [2n, bins], on the finer grid.
+def _inverse(spectra: jax.Array, gain: jax.Array) -> jax.Array:
+    """Frames [2n, samples] of spectra [2n, bins] times gain, on the finer grid.
 
     Two frames are made by one complex transform, the second as the imaginary part: on
     a CPU that takes half as long as two real ones.
     """
-    (a, b), (c, d) = jnp.split(real, 2), jnp.split(imag, 2)
+    a, b = jnp.split(spectra.real * gain, 2)
+    c, d = jnp.split(spectra.imag * gain, 2)
     positive = lax.complex(a - d, c + b)
     negative = lax.complex(a + d, b - c)[:, :0:-1]
     between = jnp.zeros((len(a), _FINE_N_FFT - 2 * _BINS + 1), positive.dtype)
@@ -287,18 +280,30 @@ def _inverse(real: jax.Array, imag: jax.Array) -> jax.Array:
     return jnp.concatenate([both.real, both.imag])
 
 
-def _product_in_turn(first, factors):
-    def multiply(product, factor):
-        return product * factor, product
+def _in_turn(phase, magnitudes, turns, left, share):
+    """Spectra [frames, bins] at the columns `left + share`, and the phase after them.
 
-    last, products = lax.scan(multiply, first, factors)
-    return products, last
+    The magnitudes are those between two columns; the phase turns from frame to frame as
+    it does from column to column. Fast on a CPU: each row is read in one go.
+    """
+
+    def frame(phase, place):
+        left, share = place
+        magnitude = (1 - share) * magnitudes[left] + share * magnitudes[left + 1]
+        spectrum = lax.complex(phase.real * magnitude, phase.imag * magnitude)
+        return phase * turns[left], spectrum
+
+    phase, spectra = lax.scan(frame, phase, (left, share))
+    return spectra, phase
 
 
-def _product_at_once(first, factors):
-    factors = jnp.concatenate([first[None], factors])
-    products = lax.associative_scan(jnp.multiply, factors)
-    return products[:-1], products[-1]
+def _at_once(phase, magnitudes, turns, left, share):
+    """The same, fast on an accelerator."""
+    share = share[:, None]
+    magnitude = (1 - share) * magnitudes[left] + share * magnitudes[left + 1]
+    factors = jnp.concatenate([phase[None], turns[left]])
+    phases = lax.associative_scan(jnp.multiply, factors)
+    return phases[:-1] * magnitude, phases[-1]
 
 
 def _resampled(samples, ratio, size):
