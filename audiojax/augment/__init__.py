@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from audiojax.augment import images, mixing, waveforms
+from audiojax.augment import images, mixing, vocoder, waveforms
 from audiojax.augment.rows import Change, Draw, Rows
 from audiojax.errors import InputError
 
@@ -206,7 +206,16 @@ def _change(name: str, settings: Augment) -> Change:
     """The change of that name, as far as the settings say."""
     masks = max(settings.num_masks, 1)
     made: dict[str, Change] = {
-        "vocoder": lambda draw, rows: rows,
+        "vocoder": lambda draw, rows: rows.with_audio(
+            *vocoder.drawn(
+                draw.keys,
+                rows.values,
+                rows.length,
+                settings.time_stretch or (1.0, 1.0),
+                settings.pitch_shift or (0, 0),
+                rows.active,
+            )
+        ),
         "offset": lambda draw, rows: rows.with_audio(
             *waveforms.offset(draw.keys, rows.values, rows.length, settings.offset)
         ),
