@@ -25,7 +25,7 @@ from audiojax.config import Config
 from audiojax.datasets import balance, checks, parts
 from audiojax.errors import InputError, check_choice
 from audiojax.task import Task
-from audiojax.training import hosts, results, trainer
+from audiojax.training import feed, hosts, results, trainer
 from audiojax.training.hosts import Hosts
 from audiojax.training.loop import Diverged
 from audiojax.training.results import Results
@@ -74,7 +74,7 @@ def check(config: Config, workdir: epath.PathLike, *, named: bool = True) -> Non
         InputError: for the first value that can't be used, weights that can't be had,
             or a workdir of another config.
     """
-    trainer.check_stage(config.data.stage)
+    feed.check_stage(config.data.stage)
     trainer.loop_settings(config)
     trainer.create_optimizer(config)
     balance.check(config.data.balance)

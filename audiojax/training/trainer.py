@@ -21,9 +21,8 @@ from audiojax.classifier import Variables
 from audiojax.config import Config
 from audiojax.datasets import Recordings
 from audiojax.datasets import balance as balances
-from audiojax.datasets.store import images
 from audiojax.errors import InputError, check_choice
-from audiojax.training import optimizer, program, steps
+from audiojax.training import feed, optimizer, program, steps
 from audiojax.training.checkpoints import Checkpoints
 from audiojax.training.evaluate import Evaluator
 from audiojax.training.feed import Data, Feed
@@ -50,7 +49,6 @@ logger = logging.getLogger(__name__)
 # than one run over all of them.
 CLIPS_PER_DEVICE = 32
 PARALLEL = ("auto", "data_parallel", "seed_parallel")
-STAGES = ("spectrogram", "audio")
 
 
 def create_optimizer(config: Config) -> optax.GradientTransformation:
@@ -88,45 +86,20 @@ def choose_parallel(config: Config, num_runs: int) -> str:
     return "seed_parallel" if num_runs > 1 and small else "data_parallel"
 
 
-def check_stage(stage: str) -> None:
-    """Checks where images are made.
-
-    Raises:
-        InputError: if it is not one of `STAGES`.
-    """
-    if stage not in STAGES:
-        raise InputError(
-            f"config.data.stage is {stage!r}; choose spectrogram (each image is made "
-            "once) or audio (images are made in the training step)"
-        )
-
-
 def open_data(config: Config, recordings: Recordings) -> Data:
     """The data in the form that `config.data.stage` asks for.
 
     Raises:
-        InputError: for an unknown stage, or recordings at another rate.
+        InputError: as `feed.open_data`.
     """
-    check_stage(config.data.stage)
-    info, rate = recordings.info, config.features.sample_rate
-    if info.sample_rate != rate:
-        raise InputError(
-            f"{info.name} is at {info.sample_rate} Hz, but "
-            f"config.features.sample_rate is {rate}; make them the same"
-        )
-    if config.data.stage == "audio":
-        return Data(recordings, images=None)
-    model = classifiers.create(config, info.classes, info.task)
-    cached = images.image_cache(
+    info = recordings.info
+    return feed.open_data(
         recordings,
-        key=repr(model.log_mel),
-        shape=model.image_shape,
-        compute=jax.jit(model.batch_image),
-        policy=model.clip_policy,
+        classifiers.create(config, info.classes, info.task),
+        stage=config.data.stage,
         batch_size=config.batch_size,
         cache_dir=config.data.data_dir,
     )
-    return Data(recordings, cached)
 
 
 class Trainer:
