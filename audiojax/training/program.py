@@ -148,7 +148,7 @@ class Programs:
         spread, schedule = self.spread(num_runs), (steps_per_epoch, self.epochs)
         step = steps.make_train_step(
             self.classifier,
-            optimizer.create(self.recipe, *schedule),
+            optimizer.create(self.recipe, *schedule, self.classifier.network),
             spread.axis_name,
             self.changes,
             self.trainable,

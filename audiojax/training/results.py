@@ -40,6 +40,8 @@ MAY_CHANGE = (
     "checkpoint_seconds",
     "tensorboard",
 )
+# What older configs have not, and was neither off nor empty.
+EARLIER = {"optimizer.head_factor": 1.0, "optimizer.layer_decay": 1.0}
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -86,6 +88,13 @@ def _described(workdir: epath.Path) -> dict[epath.Path, dict[str, Any]]:
     return found
 
 
+def _with_earlier(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's fields, their parts joined by points, with those that came later."""
+    fields = traverse_util.flatten_dict(config, sep=".")
+    adamw = fields.get("optimizer.name") == "adamw"
+    return EARLIER | {"optimizer.decay": "kernels" if adamw else "all"} | fields
+
+
 def check_config(config: Config, workdir: epath.Path) -> None:
     """Checks that no run of the workdir was begun with another config.
 
@@ -94,7 +103,7 @@ def check_config(config: Config, workdir: epath.Path) -> None:
     """
     ours = traverse_util.flatten_dict(plain(config), sep=".")
     for path, described in _described(workdir).items():
-        theirs = traverse_util.flatten_dict(described.get("config", {}), sep=".")
+        theirs = _with_earlier(described.get("config", {}))
         differ = [
             f"config.{name}: there {theirs.get(name)!r}, here {ours.get(name)!r}"
             for name in sorted(set(ours) | set(theirs))

@@ -76,11 +76,11 @@ def check(config: Config, workdir: epath.PathLike, *, named: bool = True) -> Non
     """
     feed.check_stage(config.data.stage)
     trainer.loop_settings(config)
-    trainer.create_optimizer(config)
     balance.check(config.data.balance)
     parts.check_validation(config.sweep.validation)
     Augment(**config.augment)
     classifier = classifiers.create(config, ("one", "other"), tasks.of(False))
+    trainer.create_optimizer(config, classifier.network)
     # What the front end can't make of a clip shows only where it is traced.
     clip = (1, classifier.clip_policy.num_samples)
     jax.eval_shape(classifier.image, jax.ShapeDtypeStruct(clip, np.float32))

@@ -51,13 +51,16 @@ CLIPS_PER_DEVICE = 32
 PARALLEL = ("auto", "data_parallel", "seed_parallel")
 
 
-def create_optimizer(config: Config) -> optax.GradientTransformation:
+def create_optimizer(
+    config: Config, network: models.Network
+) -> optax.GradientTransformation:
     """The optimizer with a schedule of some length; its state has one form for all.
 
     Raises:
         InputError: as `optimizer.create`.
     """
-    return optimizer.create(optimizer.Recipe(**config.optimizer), 100, config.epochs)
+    recipe = optimizer.Recipe(**config.optimizer)
+    return optimizer.create(recipe, 100, config.epochs, network)
 
 
 def loop_settings(config: Config) -> LoopSettings:
@@ -171,7 +174,7 @@ class Trainer:
         trained, _ = models.split_params(network, variables["params"], self._trainable)
         return steps.create_state(
             variables,
-            create_optimizer(self.config),
+            create_optimizer(self.config, network),
             trained=trained,
             pick_best=self.config.sweep.validation is not None,
         )

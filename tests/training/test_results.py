@@ -7,6 +7,7 @@ from etils import epath
 from audiojax import files
 from audiojax.datasets import Info
 from audiojax.datasets.layouts import synthetic
+from audiojax.errors import InputError
 from audiojax.training import results
 from audiojax.workdir import Entry, Predictions, Run
 from tests import tiny
@@ -86,6 +87,28 @@ def test_where_and_how_may_change(tmp_path, field):
     part = config[parents[0]] if parents else config
     part[name] = {"seeds": (7,)}.get(name, "elsewhere")
     results.check_config(config, workdir)
+
+
+# Fields that configs have not always had, and how it was without them.
+EARLIER = {"decay": "kernels", "clip_norm": 0.0, "head_factor": 1.0, "layer_decay": 1.0}
+
+
+@pytest.mark.parametrize("field", [None, *EARLIER])
+def test_a_workdir_of_before_goes_on_with_what_was_off(tmp_path, field):
+    """That of AdamW, which spared biases; and is refused with what was not."""
+    workdir, config = epath.Path(tmp_path), tiny.get_config()
+    recordings = synthetic.create(num_folds=2, clips_per_class=1)
+    older = config.copy_and_resolve_references()
+    for name, value in EARLIER.items():
+        assert config.optimizer[name] == value
+        del older.optimizer[name]
+    for folder in (workdir, workdir / "fold1-seed0"):
+        results.write_described(older, recordings, folder)
+    results.check_config(config, workdir)
+    if field:
+        config.optimizer[field] = "all" if field == "decay" else 0.5
+        with pytest.raises(InputError, match=rf"config.optimizer.{field}: there"):
+            results.check_config(config, workdir)
 
 
 def test_table_holds_folds_mean_and_deviation():
