@@ -100,6 +100,8 @@ def get_config() -> Config:
     config.optimizer.head_factor = 1.0
     # Each stage before the head has so many times the learning rate of the next one.
     config.optimizer.layer_decay = 1.0
+    # In the loss, the share of each target that is spread over all classes.
+    config.optimizer.label_smoothing = 0.0
 
     config.epochs = 70
     config.batch_size = 32

@@ -45,6 +45,8 @@ class Recipe:
             it, that of the one before by its square, and so on to the first (Clark et
             al. 2020, ELECTRA, arXiv 2003.10555; for images Bao et al. 2021, BEiT,
             arXiv 2106.08254).
+        label_smoothing: how far targets are moved towards knowing nothing, in the
+            loss alone, see `Task.smoothed`.
 
     Raises:
         InputError: a value is out of its range.
@@ -61,10 +63,16 @@ class Recipe:
     clip_norm: float = 0.0
     head_factor: float = 1.0
     layer_decay: float = 1.0
+    label_smoothing: float = 0.0
 
     def __post_init__(self):
         check_choice("config.optimizer.decay", self.decay, DECAYS)
         for name, fits, expected in (
+            (
+                "label_smoothing",
+                0 <= self.label_smoothing < 1,
+                "a share of 0 to below 1",
+            ),
             ("clip_norm", self.clip_norm >= 0, "0 for no clipping, or a larger norm"),
             ("head_factor", self.head_factor > 0, "a factor above 0"),
             ("layer_decay", 0 < self.layer_decay <= 1, "a factor above 0, to 1"),

@@ -152,6 +152,7 @@ class Programs:
             spread.axis_name,
             self.changes,
             self.trainable,
+            self.recipe.label_smoothing,
         )
         rate = optimizer.learning_rate(self.recipe, *schedule)
         self.kept[key] = Program(spread, steps_per_epoch, rate, spread.compiled(step))

@@ -98,6 +98,7 @@ def make_train_step(
     axis_name: str | None = None,
     augment: Changes | None = None,
     trainable: Collection[str] | None = None,
+    label_smoothing: float = 0.0,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """The training step as a pure function of state, batch and key.
 
@@ -113,6 +114,7 @@ def make_train_step(
         augment: what changes waveforms, images and targets, None for nothing.
         trainable: names of the stages whose parameters train, None for all. There are
             no gradients of the others, and `create_state` must be given the same part.
+        label_smoothing: how far the loss's targets are smoothed, see `Task.smoothed`.
 
     Returns:
         `train_step(state, batch, key) -> state, metrics`. The batch holds `image`
@@ -167,7 +169,8 @@ def make_train_step(
                 train=True,
                 rngs={"dropout": dropout_key},
             )
-            losses = classifier.task.losses(logits, targets)
+            smoothed = classifier.task.smoothed(targets, label_smoothing)
+            losses = classifier.task.losses(logits, smoothed)
             correct = classifier.task.correct(logits, targets)
             weighted = jnp.sum(losses * weight) / total_weight
             sums = jnp.sum(losses * mask), jnp.sum(correct * mask)

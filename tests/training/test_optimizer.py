@@ -26,7 +26,7 @@ def recipe(**changes) -> optimizer.Recipe:
     return optimizer.Recipe(**(fields | changes))
 
 
-def create(steps_per_epoch=1, epochs=1, **changes):
+def create(steps_per_epoch=1, epochs=1, **changes) -> Any:
     plain = {"schedule": "constant", "weight_decay": 0.0}
     made = recipe(**(plain | changes))
     return optimizer.create(made, steps_per_epoch, epochs, NETWORK)

@@ -90,7 +90,13 @@ def test_where_and_how_may_change(tmp_path, field):
 
 
 # Fields that configs have not always had, and how it was without them.
-EARLIER = {"decay": "kernels", "clip_norm": 0.0, "head_factor": 1.0, "layer_decay": 1.0}
+EARLIER = {
+    "decay": "kernels",
+    "clip_norm": 0.0,
+    "head_factor": 1.0,
+    "layer_decay": 1.0,
+    "label_smoothing": 0.0,
+}
 
 
 @pytest.mark.parametrize("field", [None, *EARLIER])

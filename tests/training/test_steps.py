@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import special
 from sklearn import metrics
 
 from audiojax import augment
@@ -295,3 +296,25 @@ def test_weights_make_a_clip_count_as_so_many(devices):
     loss = metrics.log_loss(batch["label"], shares, labels=range(4), normalize=False)
     assert float(found["loss_sum"]) == pytest.approx(loss, rel=1e-5)
     assert float(found["count"]) == 16
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_smoothed_labels_are_in_the_loss_alone(task):
+    """The loss is NumPy's of smoothed targets; what is right is as without."""
+    state, batch = fresh_state(SGD), make_batch(8, counted=5)
+    hot = np.eye(4, dtype=np.float32)[batch["label"]]
+    smooth = 0.9 * hot + (0.1 / 4 if task == "single_label" else 0.1 / 2)
+    batch["label"] = batch["label"] if task == "single_label" else hot
+    classifier = make_classifier(task=task)
+    step = steps.make_train_step(classifier, SGD, label_smoothing=0.1)
+    plain = steps.make_train_step(classifier, SGD)
+    _, found = jax.jit(step)(state, batch, jax.random.key(1))
+    _, without = jax.jit(plain)(state, batch, jax.random.key(1))
+    logits, _ = classifier.logits(state.variables, batch["image"], train=True)
+    logits = np.asarray(logits, np.float64)
+    if task == "single_label":
+        losses = -(smooth * special.log_softmax(logits, axis=1)).sum(axis=1)
+    else:
+        losses = (np.logaddexp(0, logits) - smooth * logits).mean(axis=1)
+    assert float(found["loss_sum"]) == pytest.approx(losses[:5].sum(), rel=1e-5)
+    assert float(found["correct"]) == float(without["correct"])
