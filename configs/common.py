@@ -102,6 +102,8 @@ def get_config() -> Config:
     config.optimizer.layer_decay = 1.0
     # In the loss, the share of each target that is spread over all classes.
     config.optimizer.label_smoothing = 0.0
+    # What averages of the parameters keep at each step; they are the model. 0: none.
+    config.optimizer.ema_decay = 0.0
 
     config.epochs = 70
     config.batch_size = 32

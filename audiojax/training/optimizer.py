@@ -47,6 +47,9 @@ class Recipe:
             arXiv 2106.08254).
         label_smoothing: how far targets are moved towards knowing nothing, in the
             loss alone, see `Task.smoothed`.
+        ema_decay: how much of their old values the averages of parameters and
+            statistics keep in an update (Polyak & Juditsky 1992), such as 0.99; they
+            then are the model. 0: none are kept.
 
     Raises:
         InputError: a value is out of its range.
@@ -64,10 +67,12 @@ class Recipe:
     head_factor: float = 1.0
     layer_decay: float = 1.0
     label_smoothing: float = 0.0
+    ema_decay: float = 0.0
 
     def __post_init__(self):
         check_choice("config.optimizer.decay", self.decay, DECAYS)
         for name, fits, expected in (
+            ("ema_decay", 0 <= self.ema_decay < 1, "a share of 0 to below 1"),
             (
                 "label_smoothing",
                 0 <= self.label_smoothing < 1,

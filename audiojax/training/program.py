@@ -153,6 +153,7 @@ class Programs:
             self.changes,
             self.trainable,
             self.recipe.label_smoothing,
+            self.recipe.ema_decay,
         )
         rate = optimizer.learning_rate(self.recipe, *schedule)
         self.kept[key] = Program(spread, steps_per_epoch, rate, spread.compiled(step))

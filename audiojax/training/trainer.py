@@ -177,6 +177,7 @@ class Trainer:
             create_optimizer(self.config, network),
             trained=trained,
             pick_best=self.config.sweep.validation is not None,
+            average=self.config.optimizer.ema_decay > 0,
         )
 
     def abstract_state(self) -> steps.TrainState:
@@ -224,7 +225,7 @@ class Trainer:
         checkpoint.check_tree(step_dir, model, wanted)
         progress = Progress(**checkpoint.read_metadata(step_dir))
         test, state = self.feed.split(entry.run.fold).test, state.replace(**model)
-        predictions = self.evaluator.predictions(state.variables, test)
+        predictions = self.evaluator.predictions(state.model_variables, test)
         scores = self._final_scores(state, progress, test, predictions)
         return dataclasses.replace(entry, **scores), predictions
 
@@ -235,9 +236,11 @@ class Trainer:
         test: np.ndarray,
         predictions: Predictions,
     ) -> dict[str, Any]:
-        """An entry's `final`, and `best` if an epoch was picked."""
+        """An entry's `final`, `raw` if that is an average, `best` if one was picked."""
         scores = self.classifier.task.scores
         found = {"final": scores(predictions.logits, predictions.label)}
+        if state.ema is not None:
+            found["raw"] = self.evaluator.scores(state.variables, test)
         if progress.best is not None:
             found["best"] = self.evaluator.scores(state.best, test) | progress.best
         return found
@@ -308,7 +311,7 @@ class Trainer:
         """Writes the predictions of a run that is done, and gives its entry."""
         parts = {TEST: active.split.test, VALIDATION: active.split.validation}
         found = {
-            name: self.evaluator.predictions(state.variables, clips)
+            name: self.evaluator.predictions(state.model_variables, clips)
             for name, clips in parts.items()
             if name == TEST or len(clips)
         }

@@ -47,13 +47,19 @@ def test_summary_is_arithmetic_over_seeds_and_folds():
     assert "best" not in found["summary"]
 
 
-def test_the_best_epochs_are_averaged_beside_the_last():
+def test_best_epochs_and_raw_parameters_are_averaged_beside_the_last():
     best = [{"accuracy": value, "epoch": 3} for value in (0.9, 0.7)]
-    runs = [entry(1, seed, 0.5, best=best[seed]) for seed in (0, 1)]
+    raw = [{"accuracy": value} for value in (0.25, 0.5)]
+    runs = [entry(1, i, 0.5, best=best[i], raw=raw[i]) for i in (0, 1)]
     predictions = [predicted([1, -1, 1, -1])] * 2
     found = results.summarize(tiny.get_config(), INFO, runs, predictions)
     assert found["folds"][0]["best"] == pytest.approx(0.8)
     assert found["summary"]["best"] == {"mean": pytest.approx(0.8), "std": 0.0}
+    assert found["summary"]["raw"] == {"mean": pytest.approx(0.375), "std": 0.0}
+    assert Entry.from_json(found["runs"][0]).raw == raw[0]
+    header, row = (line.split() for line in results.table(found).splitlines()[:2])
+    assert header == ["fold", "single", "raw", "best", "ensemble"]
+    assert row == ["1", "50.00%", "37.50%", "80.00%", "50.00%"]
 
 
 def test_results_hold_every_finished_run_of_the_workdir(tmp_path):
@@ -96,6 +102,7 @@ EARLIER = {
     "head_factor": 1.0,
     "layer_decay": 1.0,
     "label_smoothing": 0.0,
+    "ema_decay": 0.0,
 }
 
 

@@ -318,3 +318,36 @@ def test_smoothed_labels_are_in_the_loss_alone(task):
         losses = (np.logaddexp(0, logits) - smooth * logits).mean(axis=1)
     assert float(found["loss_sum"]) == pytest.approx(losses[:5].sum(), rel=1e-5)
     assert float(found["correct"]) == float(without["correct"])
+
+
+def test_averages_are_numpys_and_leave_out_what_is_not_finite():
+    """Of parameters and statistics, by min(0.3, (1 + n) / (10 + n)): 0.1, 2/11, 1/4."""
+    step = jax.jit(steps.make_train_step(make_classifier(), ADAM, ema_decay=0.3))
+    state = steps.create_state(fresh_variables(), ADAM, average=True)
+    first = state.variables
+    bad = make_batch()
+    bad["image"][0] = np.nan
+    expected = {name: jax.device_get(first[name]) for name in steps.AVERAGED}
+    for number, kept in enumerate((0.1, 2 / 11, 1 / 4, 0.3, 0.3)):
+        skipped, _ = step(state, bad, jax.random.key(0))
+        assert largest_difference(skipped.ema, state.ema) == 0
+        state, _ = step(skipped, make_batch(seed=number), jax.random.key(0))
+        new = {name: getattr(state, name) for name in steps.AVERAGED}
+        expected = jax.tree.map(
+            lambda old, now, kept=kept: kept * old + (1 - kept) * np.asarray(now),
+            *(expected, new),
+        )
+    assert largest_difference(state.ema, expected) < 1e-6
+    assert state.model_variables == {**state.ema, "input": state.input}
+    assert largest_difference(state.variables["params"], expected["params"]) > 1e-4
+
+
+def test_the_best_is_the_average_where_that_is_the_model():
+    state = steps.create_state(
+        fresh_variables(), SGD, pick_best=True, average=True
+    ).replace(ema={"params": {"a": jnp.ones(2)}, "batch_stats": {}})
+    state = state.replace(best=jax.tree.map(jnp.zeros_like, state.model_variables))
+    for better in (False, True):
+        best = steps.keep_best(state, jnp.array(better)).best
+        assert best.keys() == state.model_variables.keys()
+        np.testing.assert_array_equal(best["params"]["a"], np.full(2, float(better)))

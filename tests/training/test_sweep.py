@@ -144,6 +144,7 @@ BAD = [
     ({"optimizer.decay": "most"}, "config.optimizer.decay is 'most'; choose one of"),
     ({"optimizer.clip_norm": -1.0}, "config.optimizer.clip_norm is -1.0; give 0"),
     ({"optimizer.label_smoothing": 1.0}, "config.optimizer.label_smoothing is 1.0; "),
+    ({"optimizer.ema_decay": 1.0}, "config.optimizer.ema_decay is 1.0; give a share"),
     ({"optimizer.head_factor": 0.0}, "config.optimizer.head_factor is 0.0; give a"),
     ({"optimizer.layer_decay": 2.0}, "config.optimizer.layer_decay is 2.0; give a"),
     ({"epochs": 3, "optimizer.warmup_epochs": 3.0}, "optimizer.warmup_epochs is 3.0"),
