@@ -107,6 +107,8 @@ def get_config() -> Config:
 
     config.epochs = 70
     config.batch_size = 32
+    # Work a batch in in so many parts, one after the other: less memory, same gradient.
+    config.accumulate = 1
     config.evaluate_every_epochs = 1
 
     config.sweep = ConfigDict()

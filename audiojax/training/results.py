@@ -41,7 +41,7 @@ MAY_CHANGE = (
     "tensorboard",
 )
 # What older configs have not, and was neither off nor empty.
-EARLIER = {"optimizer.head_factor": 1.0, "optimizer.layer_decay": 1.0}
+EARLIER = {"accumulate": 1, "optimizer.head_factor": 1.0, "optimizer.layer_decay": 1.0}
 # What results.json sums up over the folds.
 KINDS = ("single", "raw", "best", "ensemble", "gain")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

@@ -129,6 +129,7 @@ def make_train_step(
     trainable: Collection[str] | None = None,
     label_smoothing: float = 0.0,
     ema_decay: float = 0.0,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """The training step as a pure function of state, batch and key.
 
@@ -147,6 +148,12 @@ def make_train_step(
         label_smoothing: how far the loss's targets are smoothed, see `Task.smoothed`.
         ema_decay: what averages keep of their old values in an update, where the state
             has such; see `averaged`.
+        accumulate: in how many equal parts a device works its rows in, one after the
+            other, so that less memory is needed for the network. Gradients are those
+            of the whole batch, but for BatchNorm: it normalizes each part by itself,
+            and its running statistics move once a part. Part i has the rows i, i +
+            accumulate, … of the whole batch, on any number of devices; what dropout
+            draws for a row depends on the number of parts.
 
     Returns:
         `train_step(state, batch, key) -> state, metrics`. The batch holds `image`
@@ -193,13 +200,13 @@ def make_train_step(
 
         trained, frozen = models.split_params(network, state.params, stages)
 
-        def loss(trained):
+        def loss(trained, batch_stats, key, image, targets, mask, weight):
             params = models.merge_params(trained, frozen)
             logits, batch_stats = classifier.logits(
-                {**state.variables, "params": params},
+                {**state.variables, "params": params, "batch_stats": batch_stats},
                 image,
                 train=True,
-                rngs={"dropout": dropout_key},
+                rngs={"dropout": key},
             )
             smoothed = classifier.task.smoothed(targets, label_smoothing)
             losses = classifier.task.losses(logits, smoothed)
@@ -208,8 +215,25 @@ def make_train_step(
             sums = jnp.sum(losses * mask), jnp.sum(correct * mask)
             return weighted, (batch_stats, *sums)
 
-        grads, (batch_stats, loss_sum, correct) = jax.grad(loss, has_aux=True)(trained)
-        grads, loss_sum, correct = total((grads, loss_sum, correct))
+        gradient = jax.grad(loss, has_aux=True)
+        rows = image, targets, mask, weight
+        if accumulate == 1:
+            grads, (batch_stats, *sums) = gradient(
+                trained, state.batch_stats, dropout_key, *rows
+            )
+        else:
+
+            def add(carry, part):
+                sums, batch_stats = carry
+                grads, (batch_stats, *more) = gradient(trained, batch_stats, *part)
+                return (optax.tree.add(sums, (grads, *more)), batch_stats), None
+
+            zeros = optax.tree.zeros_like(trained), jnp.zeros(()), jnp.zeros(())
+            part_keys = jax.random.split(dropout_key, accumulate)
+            parts = part_keys, *_in_parts(rows, accumulate)
+            carry, _ = lax.scan(add, (zeros, state.batch_stats), parts)
+            (grads, *sums), batch_stats = carry
+        grads, (loss_sum, correct) = total((grads, sums))
         finite = jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(loss_sum)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
 
@@ -231,6 +255,17 @@ def make_train_step(
         return state, sums | {"finite": finite}
 
     return train_step
+
+
+def _in_parts(rows: Any, count: int) -> Any:
+    """Arrays [B, …] as [count, B/count, …], of which part i has every count-th row.
+
+    It begins with row i, so a part has the same rows of a batch however many devices
+    share that.
+    """
+    return jax.tree.map(
+        lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), rows
+    )
 
 
 def make_eval_step(classifier: Classifier) -> Callable[[Variables, Batch], jax.Array]:

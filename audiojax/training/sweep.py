@@ -25,7 +25,7 @@ from audiojax.config import Config
 from audiojax.datasets import balance, checks, parts
 from audiojax.errors import InputError, check_choice
 from audiojax.task import Task
-from audiojax.training import feed, hosts, results, trainer
+from audiojax.training import feed, hosts, program, results, trainer
 from audiojax.training.hosts import Hosts
 from audiojax.training.loop import Diverged
 from audiojax.training.results import Results
@@ -122,16 +122,12 @@ def _lay_out(config: Config, num_runs: int) -> tuple[str, Hosts]:
     """How so many runs are trained, and the processes that share each of them.
 
     Raises:
-        InputError: if these can't share a batch equally.
+        InputError: as `program.check_shares`.
     """
     parallel = trainer.choose_parallel(config, num_runs)
     # Side by side, each process of a job trains runs of its own.
     team = Hosts() if parallel == "seed_parallel" else hosts.everyone()
-    if team.count > 1 and config.batch_size % jax.device_count():
-        raise InputError(
-            f"config.batch_size is {config.batch_size}, which {jax.device_count()} "
-            f"devices of {team.count} processes can't share equally; give a multiple"
-        )
+    program.check_shares(config.batch_size, config.accumulate, team.count)
     return parallel, team
 
 

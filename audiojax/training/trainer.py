@@ -151,6 +151,7 @@ class Trainer:
             augment.changes(Augment(**config.augment)),
             self._trainable,
             config.epochs,
+            config.accumulate,
             self._spread,
         )
         # By fold: what every seed of it shares.
@@ -167,7 +168,8 @@ class Trainer:
             return SeedParallel(devices[:num_runs])
         if self.hosts.count > 1:
             return DataParallel(devices, everywhere=True)
-        return DataParallel(program.batch_devices(self.config.batch_size, devices))
+        rows = self.config.batch_size // self.config.accumulate
+        return DataParallel(program.batch_devices(rows, devices))
 
     def _create_state(self, variables: Variables) -> steps.TrainState:
         network = self.classifier.network

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from audiojax import config as configs
 from audiojax import files
 from audiojax.datasets import Info
 from audiojax.datasets.layouts import synthetic
@@ -97,12 +98,13 @@ def test_where_and_how_may_change(tmp_path, field):
 
 # Fields that configs have not always had, and how it was without them.
 EARLIER = {
-    "decay": "kernels",
-    "clip_norm": 0.0,
-    "head_factor": 1.0,
-    "layer_decay": 1.0,
-    "label_smoothing": 0.0,
-    "ema_decay": 0.0,
+    "optimizer.decay": "kernels",
+    "optimizer.clip_norm": 0.0,
+    "optimizer.head_factor": 1.0,
+    "optimizer.layer_decay": 1.0,
+    "optimizer.label_smoothing": 0.0,
+    "optimizer.ema_decay": 0.0,
+    "accumulate": 1,
 }
 
 
@@ -113,15 +115,18 @@ def test_a_workdir_of_before_goes_on_with_what_was_off(tmp_path, field):
     recordings = synthetic.create(num_folds=2, clips_per_class=1)
     older = config.copy_and_resolve_references()
     for name, value in EARLIER.items():
-        assert config.optimizer[name] == value
-        del older.optimizer[name]
+        *part, last = name.split(".")
+        assert (config[part[0]] if part else config)[last] == value
+        del (older[part[0]] if part else older)[last]
     for folder in (workdir, workdir / "fold1-seed0"):
         results.write_described(older, recordings, folder)
     results.check_config(config, workdir)
     if field:
-        config.optimizer[field] = "all" if field == "decay" else 0.5
-        with pytest.raises(InputError, match=rf"config.optimizer.{field}: there"):
-            results.check_config(config, workdir)
+        other = {"optimizer.decay": "all", "accumulate": 2}.get(field, 0.5)
+        with pytest.raises(
+            InputError, match=rf"config.{field}: there .*here {other!r}"
+        ):
+            results.check_config(configs.at(config, {field: other}), workdir)
 
 
 def test_table_holds_folds_mean_and_deviation():

@@ -136,6 +136,8 @@ BAD = [
     ({"parallel": "pipeline"}, "config.parallel is 'pipeline'; choose one of auto"),
     ({"epochs": 0}, "config.epochs is 0; give at least 1"),
     ({"batch_size": 0}, "config.batch_size is 0; give at least 1"),
+    ({"accumulate": 0}, "config.accumulate is 0, and config.batch_size 64 can't be"),
+    ({"accumulate": 3}, "config.accumulate is 3, and config.batch_size 64 can't be"),
     ({"evaluate_every_epochs": -1}, "config.evaluate_every_epochs is -1; give at"),
     ({"checkpoint_seconds": -1.0}, "config.checkpoint_seconds is -1.0; give at"),
     ({"max_skipped_in_a_row": 0}, "config.max_skipped_in_a_row is 0; give at"),
@@ -199,6 +201,9 @@ def test_a_batch_that_processes_can_t_share_is_refused_before_data_are_touched(
         sweep.train(configs.at(config, fields), tmp_path / "work")
     assert list(tmp_path.iterdir()) == []
     sweep.check(configs.at(config, {**fields, "parallel": "seed_parallel"}), tmp_path)
+    fields |= {"batch_size": 40, "accumulate": 2}
+    with pytest.raises(InputError, match="accumulate=2 parts; give a multiple of 16"):
+        sweep.train(configs.at(config, fields), tmp_path / "work")
 
 
 def test_runs_that_only_go_on_need_no_weights(config, workdir, tmp_path):
