@@ -53,6 +53,7 @@ class Entry:
         skipped_steps: updates left out because a value was not finite.
         seconds: that the training took.
         final: scores of the test clips at the end, as `Task.scores` gives them.
+        raw: the same without averaging, None where the model is no average.
         best: the same after the best epoch, with its number `epoch` and its
             `validation` scores; None where no epoch was picked.
         files: sums of the run's other files, by their names; None if it was written
@@ -64,6 +65,7 @@ class Entry:
     skipped_steps: int
     seconds: float
     final: dict[str, Any]
+    raw: dict[str, Any] | None = None
     best: dict[str, Any] | None = None
     files: dict[str, str] | None = None
 
@@ -203,16 +205,17 @@ class Workdir:
     def variables(self, run: Run, which: str = "last") -> Variables:
         """What `Classifier.logits` takes, as NumPy arrays.
 
-        They are of the end of the training, or with "best" of its best epoch. A
+        They are of the end of the training: averages, if the training kept such, and
+        with "raw" those that were averaged. With "best" they are of its best epoch. A
         damaged newest checkpoint is named, and the one before it is read.
 
         Raises:
             InputError: if there is no whole checkpoint, or no best epoch was picked.
         """
         model = checkpoint.read_model(checkpoint.newest(self.file(run, CHECKPOINTS)))
-        best = model.pop("best")
+        best, ema = model.pop("best"), model.pop("ema")
         if which != "best":
-            return model
+            return model if which == "raw" else {**model, **(ema or {})}
         if best is None:
             raise InputError(
                 f"{self.path}: no best epoch was picked; train with "

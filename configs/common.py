@@ -92,9 +92,23 @@ def get_config() -> Config:
     config.optimizer.warmup_epochs = 0.0
     config.optimizer.step_epochs = 30
     config.optimizer.step_factor = 0.1
+    # What weight_decay shrinks: "all", or "kernels" (no biases and no BatchNorm).
+    config.optimizer.decay = "all"
+    # The largest norm of the gradients, longer ones are scaled down to it; 0: any.
+    config.optimizer.clip_norm = 0.0
+    # How many times the learning rate the head has.
+    config.optimizer.head_factor = 1.0
+    # Each stage before the head has so many times the learning rate of the next one.
+    config.optimizer.layer_decay = 1.0
+    # In the loss, the share of each target that is spread over all classes.
+    config.optimizer.label_smoothing = 0.0
+    # What averages of the parameters keep at each step; they are the model. 0: none.
+    config.optimizer.ema_decay = 0.0
 
     config.epochs = 70
     config.batch_size = 32
+    # Work a batch in in so many parts, one after the other: less memory, same gradient.
+    config.accumulate = 1
     config.evaluate_every_epochs = 1
 
     config.sweep = ConfigDict()

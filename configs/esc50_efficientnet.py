@@ -21,6 +21,7 @@ def get_config() -> Config:
     config.augment.time_mask = 0.1
     config.augment.mel_mask = 0.1
     config.optimizer.name = "adamw"
+    config.optimizer.decay = "kernels"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_epochs = 3.0

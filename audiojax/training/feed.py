@@ -5,15 +5,34 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 
+import jax
 import numpy as np
 
+from audiojax.classifier import Classifier
 from audiojax.clips import ClipPolicy
 from audiojax.datasets import Info, Recordings, batches, parts
 from audiojax.datasets import balance as balances
 from audiojax.datasets.parts import Split
+from audiojax.datasets.store import images
+from audiojax.errors import InputError
 from audiojax.training.hosts import Hosts
 
 Batch = dict[str, np.ndarray]
+
+STAGES = ("spectrogram", "audio")
+
+
+def check_stage(stage: str) -> None:
+    """Checks where images are made.
+
+    Raises:
+        InputError: if it is not one of `STAGES`.
+    """
+    if stage not in STAGES:
+        raise InputError(
+            f"config.data.stage is {stage!r}; choose spectrogram (each image is made "
+            "once) or audio (images are made in the training step)"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +52,44 @@ class Data:
     def info(self) -> Info:
         """Names, classes and folds."""
         return self.recordings.info
+
+
+def open_data(
+    recordings: Recordings,
+    classifier: Classifier,
+    *,
+    stage: str,
+    batch_size: int,
+    cache_dir: str | None,
+) -> Data:
+    """The data in the form that the stage asks for.
+
+    Images are those of the classifier; they are made in batches of that size, and kept
+    in the folder, or where None is taken for it.
+
+    Raises:
+        InputError: for an unknown stage, or recordings at another rate than the
+            classifier's.
+    """
+    check_stage(stage)
+    info, rate = recordings.info, classifier.log_mel.sample_rate
+    if info.sample_rate != rate:
+        raise InputError(
+            f"{info.name} is at {info.sample_rate} Hz, but "
+            f"config.features.sample_rate is {rate}; make them the same"
+        )
+    if stage == "audio":
+        return Data(recordings, images=None)
+    cached = images.image_cache(
+        recordings,
+        key=repr(classifier.log_mel),
+        shape=classifier.image_shape,
+        compute=jax.jit(classifier.batch_image),
+        policy=classifier.clip_policy,
+        batch_size=batch_size,
+        cache_dir=cache_dir,
+    )
+    return Data(recordings, cached)
 
 
 @dataclasses.dataclass(frozen=True)

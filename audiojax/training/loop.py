@@ -301,7 +301,7 @@ class Loop:
         self, i: int, active: ActiveRun, epoch: int, values: dict[str, float]
     ) -> bool:
         """Adds a run's scores to the values; whether the epoch is its best so far."""
-        variables = self.program.spread.part(self.state.variables, i)
+        variables = self.program.spread.part(self.state.model_variables, i)
         score, task = self._evaluator.scores, self._evaluator.task
         found = {}
         if len(active.split.validation):
@@ -309,6 +309,10 @@ class Loop:
         found["test"] = score(variables, active.split.test)
         for part, scores in found.items():
             values |= {f"{part}_{name}": scores[name] for name in (task.metric, "loss")}
+        if self.state.ema is not None:
+            variables = self.program.spread.part(self.state.variables, i)
+            raw = score(variables, active.split.test)
+            values[f"raw_test_{task.metric}"] = raw[task.metric]
         if "validation" not in found:
             return False
         better = active.progress.is_best(found["validation"], task)

@@ -20,6 +20,7 @@ from audiojax.models.layers import row_keys
 
 AXIS = "batch"
 VARIABLES = ("params", "batch_stats", "input")
+AVERAGED = ("params", "batch_stats")
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
@@ -34,10 +35,13 @@ class TrainState(struct.PyTreeNode):
         batch_stats: BatchNorm's running statistics.
         input: mean and standard deviation [C] of the training clips' images.
         opt_state: the optimizer's state, of the parameters that train.
-        best: a copy of `variables` as they were after the best epoch, None where no
-            epoch is picked.
+        best: a copy of `model_variables` as they were after the best epoch, None where
+            no epoch is picked.
         skipped: number of updates left out because a value was not finite.
         skipped_in_a_row: the same, since the last update that was made.
+        ema: averages of `params` and `batch_stats` over the updates, None where none
+            are kept. Statistics are averaged as the parameters are, for averaged
+            parameters give other images than the last ones.
     """
 
     step: jax.Array
@@ -48,11 +52,17 @@ class TrainState(struct.PyTreeNode):
     skipped: jax.Array
     skipped_in_a_row: jax.Array
     best: Any = None
+    ema: Any = None
 
     @property
     def variables(self) -> Variables:
-        """What `Classifier.logits` takes."""
+        """What `Classifier.logits` takes in training."""
         return {name: getattr(self, name) for name in VARIABLES}
+
+    @property
+    def model_variables(self) -> Variables:
+        """The model that was trained: the averages, where they are kept."""
+        return {**self.variables, **(self.ema or {})}
 
 
 def create_state(
@@ -61,10 +71,13 @@ def create_state(
     *,
     trained: Any = None,
     pick_best: bool = False,
+    average: bool = False,
 ) -> TrainState:
-    """The state before the first step, with room for the best epoch where it is picked.
+    """The state before the first step.
 
-    What trains is the part of the parameters that `models.split_params` gives, or all.
+    It has room for the best epoch where it is picked, and for averages where they are
+    kept. What trains is the part of the parameters that `models.split_params` gives, or
+    all.
     """
     # One zero a field: a donated buffer may not be given twice.
     step, skipped, in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))
@@ -75,12 +88,15 @@ def create_state(
         skipped=skipped,
         skipped_in_a_row=in_a_row,
         best=jax.tree.map(jnp.copy, variables) if pick_best else None,
+        ema=jax.tree.map(jnp.copy, {name: variables[name] for name in AVERAGED})
+        if average
+        else None,
     )
 
 
 @jax.jit
 def keep_best(state: TrainState, better: jax.Array) -> TrainState:
-    """Copies the variables to `best` where `better` is true.
+    """Copies the model's variables to `best` where `better` is true.
 
     It is a bool [], or [D] for several states with a leading axis.
     """
@@ -89,7 +105,20 @@ def keep_best(state: TrainState, better: jax.Array) -> TrainState:
         chosen = better.reshape(better.shape + (1,) * (new.ndim - better.ndim))
         return jnp.where(chosen, new, old)
 
-    return state.replace(best=jax.tree.map(pick, state.variables, state.best))
+    return state.replace(best=jax.tree.map(pick, state.model_variables, state.best))
+
+
+def averaged(state: TrainState, decay: float) -> Any:
+    """The averages after an update: `decay` of the old ones and the rest of the new.
+
+    That of update n, from 0, is at most (1 + n) / (10 + n), so that they soon forget
+    where they began, as TensorFlow's `tf.train.ExponentialMovingAverage` does. The
+    state is that after the update, with the averages of before.
+    """
+    number = state.step - 1 - state.skipped
+    decay_now = jnp.minimum(decay, (1 + number) / (10 + number))
+    new = {name: getattr(state, name) for name in AVERAGED}
+    return optax.incremental_update(new, state.ema, 1 - decay_now)
 
 
 def make_train_step(
@@ -98,6 +127,9 @@ def make_train_step(
     axis_name: str | None = None,
     changes: Changes | None = None,
     trainable: Collection[str] | None = None,
+    label_smoothing: float = 0.0,
+    ema_decay: float = 0.0,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """The training step as a pure function of state, batch and key.
 
@@ -113,6 +145,15 @@ def make_train_step(
         changes: of waveforms, images and targets, None for none.
         trainable: names of the stages whose parameters train, None for all. There are
             no gradients of the others, and `create_state` must be given the same part.
+        label_smoothing: how far the loss's targets are smoothed, see `Task.smoothed`.
+        ema_decay: what averages keep of their old values in an update, where the state
+            has such; see `averaged`.
+        accumulate: in how many equal parts a device works its rows in, one after the
+            other, so that less memory is needed for the network. Gradients are those
+            of the whole batch, but for BatchNorm: it normalizes each part by itself,
+            and its running statistics move once a part. Part i has the rows i, i +
+            accumulate, … of the whole batch, on any number of devices; what dropout
+            draws for a row depends on the number of parts.
 
     Returns:
         `train_step(state, batch, key) -> state, metrics`. The batch holds `image`
@@ -144,22 +185,40 @@ def make_train_step(
 
         trained, frozen = models.split_params(network, state.params, stages)
 
-        def loss(trained):
+        def loss(trained, batch_stats, key, image, targets, mask, weight):
             params = models.merge_params(trained, frozen)
             logits, batch_stats = classifier.logits(
-                {**state.variables, "params": params},
+                {**state.variables, "params": params, "batch_stats": batch_stats},
                 image,
                 train=True,
-                rngs={"dropout": dropout_key},
+                rngs={"dropout": key},
             )
-            losses = classifier.task.losses(logits, targets)
+            smoothed = classifier.task.smoothed(targets, label_smoothing)
+            losses = classifier.task.losses(logits, smoothed)
             correct = classifier.task.correct(logits, targets)
             weighted = jnp.sum(losses * weight) / total_weight
             sums = jnp.sum(losses * mask), jnp.sum(correct * mask)
             return weighted, (batch_stats, *sums)
 
-        grads, (batch_stats, loss_sum, correct) = jax.grad(loss, has_aux=True)(trained)
-        grads, loss_sum, correct = total((grads, loss_sum, correct))
+        gradient = jax.grad(loss, has_aux=True)
+        rows = image, targets, mask, weight
+        if accumulate == 1:
+            grads, (batch_stats, *sums) = gradient(
+                trained, state.batch_stats, dropout_key, *rows
+            )
+        else:
+
+            def add(carry, part):
+                sums, batch_stats = carry
+                grads, (batch_stats, *more) = gradient(trained, batch_stats, *part)
+                return (optax.tree.add(sums, (grads, *more)), batch_stats), None
+
+            zeros = optax.tree.zeros_like(trained), jnp.zeros(()), jnp.zeros(())
+            part_keys = jax.random.split(dropout_key, accumulate)
+            parts = part_keys, *_in_parts(rows, accumulate)
+            carry, _ = lax.scan(add, (zeros, state.batch_stats), parts)
+            (grads, *sums), batch_stats = carry
+        grads, (loss_sum, correct) = total((grads, sums))
         finite = jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(loss_sum)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
 
@@ -175,6 +234,8 @@ def make_train_step(
             skipped=state.skipped + ~finite,
             skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
         )
+        if state.ema is not None:
+            state = state.replace(ema=if_finite(averaged(state, ema_decay), state.ema))
         sums = {"loss_sum": loss_sum, "correct": correct, "count": count}
         return state, sums | {"finite": finite}
 
@@ -206,6 +267,17 @@ def _changed(
     rows = Rows(classifier.batch_image(batch), length, targets, active)
     image, _, targets, _ = augment.apply(changes.images, rows, *draw)
     return image, targets
+
+
+def _in_parts(rows: Any, count: int) -> Any:
+    """Arrays [B, …] as [count, B/count, …], of which part i has every count-th row.
+
+    It begins with row i, so a part has the same rows of a batch however many devices
+    share that.
+    """
+    return jax.tree.map(
+        lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), rows
+    )
 
 
 def make_eval_step(classifier: Classifier) -> Callable[[Variables, Batch], jax.Array]:
