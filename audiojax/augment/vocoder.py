@@ -255,7 +255,7 @@ def _gain(ratio: jax.Array) -> jax.Array:
     # Higher pitch: what would come to lie above half the sample rate goes.
     share = frequency * 2 * jnp.maximum(ratio, 1)
     fade = jnp.clip((1 - share) / (1 - _PASSBAND), 0, 1)
-    return flat.astype(np.float32) * jnp.where(ratio == 1, 1, fade)
+    return jnp.where(ratio == 1, 1, fade) * flat.astype(np.float32)
 
 
 def _synthesis(magnitudes, turns, phase, *, speed, columns, gain, last, accumulate):
@@ -282,10 +282,9 @@ def _synthesis(magnitudes, turns, phase, *, speed, columns, gain, last, accumula
         frames = _inverse(spectra, gain * (time < total)[:, None])
         frames *= _hann(_FINE_N_FFT)
         parts = frames.reshape(_CHUNK, _BLOCKS, _FINE_HOP)
-        blocks = sum(
-            jnp.pad(parts[:, i], ((i, _BLOCKS - 1 - i), (0, 0))) for i in range(_BLOCKS)
-        )
-        blocks = blocks.at[: _BLOCKS - 1].add(tail)
+        blocks = jnp.pad(tail, ((0, _CHUNK), (0, 0)))
+        for i in range(_BLOCKS):
+            blocks += jnp.pad(parts[:, i], ((i, _BLOCKS - 1 - i), (0, 0)))
         # The sum of the squared windows over each sample, fewer at the ends; no less
         # than a quarter within the clip.
         over = time[:, None] - np.arange(_BLOCKS)
