@@ -6,6 +6,7 @@ or `--config.sweep.seeds=0,1,2`.
 """
 
 import dataclasses
+from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
@@ -17,6 +18,11 @@ from audiojax.features import PRESETS
 def features(preset: str) -> Config:
     """The fields of a `LogMel` preset."""
     return ConfigDict(dataclasses.asdict(PRESETS[preset]))
+
+
+def augment(**settings: Any) -> Config:
+    """The fields of `Augment`, which tells what each does; those not given are off."""
+    return ConfigDict(dataclasses.asdict(Augment(**settings)))
 
 
 def get_config() -> Config:
@@ -37,8 +43,9 @@ def get_config() -> Config:
     config.data.clip_mode = "pad"
     # With "crop", the most windows of a clip in evaluation; no more than cover it.
     config.data.num_windows = 10
-    # "spectrogram": each clip's image is made once; "audio": in the compiled step.
-    config.data.stage = "spectrogram"
+    # "spectrogram": each clip's image is made once; "audio": in the compiled step, so
+    # that waveforms can be changed.
+    config.data.stage = "audio"
     # Of sounds that are made by code, and of folds that are made here.
     config.data.seed = 0
     # None: the data set's own folds, or "stratified" where it has none; "stratified":
@@ -60,8 +67,12 @@ def get_config() -> Config:
 
     config.features = features("esc50")
 
-    # Changes to training images: shares of width and height, see `Augment`.
-    config.augment = ConfigDict(dataclasses.asdict(Augment()))
+    config.augment = augment(
+        # Every epoch holds each clip twice, once clean and once changed.
+        clean_copy=True,
+        pitch_shift=(-2, 2),
+        time_stretch=(0.9, 1.2),
+    )
 
     config.model = ConfigDict()
     config.model.name = "resnet50"
