@@ -148,14 +148,15 @@ def create(
 
     Raises:
         InputError: for an unknown model, stage or compute type, or impossible dropout,
-            features or lengths.
+            stochastic depth, features or lengths.
     """
     check_choice("config.model.dtype", config.model.dtype, DTYPES)
-    if not 0 <= config.model.dropout < 1:
-        raise InputError(
-            f"config.model.dropout is {config.model.dropout}; expected a share from 0 "
-            "to below 1"
-        )
+    for field in ("dropout", "drop_path"):
+        if not 0 <= config.model[field] < 1:
+            raise InputError(
+                f"config.model.{field} is {config.model[field]}; expected a share from "
+                "0 to below 1"
+            )
     log_mel = LogMel(**config.features)
     weights = config.model.pretrained
     if weights == "imagenet":
@@ -165,11 +166,17 @@ def create(
         config.model.name,
         num_classes=len(classes),
         dropout=config.model.dropout,
+        drop_path=config.model.drop_path,
         dtype=DTYPES[config.model.dtype],
         batch_norm_momentum=config.model.batch_norm_momentum,
         **options,
         **network,
     )
+    if config.model.drop_path and not built.residual:
+        raise InputError(
+            f"config.model.drop_path is {config.model.drop_path}, but "
+            f"{config.model.name} has no residual branches to drop; set it to 0"
+        )
     frozen, new = frozen_stages(config, built), config.model.reinitialize
     if not config.model.update_batch_norm:
         built = built.clone(fixed_batch_norm=frozen)

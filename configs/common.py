@@ -70,6 +70,9 @@ def get_config() -> Config:
     # Shift and scale images to mean 0 and deviation 1 over the training clips.
     config.model.standardize = False
     config.model.dropout = 0.0
+    # Stochastic depth, of ResNet and EfficientNet-Lite: the share of clips for which a
+    # training step leaves out the last block's branch, rising evenly from the first.
+    config.model.drop_path = 0.0
     config.model.dtype = "float32"
     config.model.batch_norm_momentum = 0.9
     # The last stage whose parameters stay as they are, and all before it with it, such

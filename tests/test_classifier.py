@@ -63,6 +63,19 @@ def test_an_unknown_compute_type_is_named(config):
         classifier.create(config, ("a", "b"), SINGLE)
 
 
+@pytest.mark.parametrize("name", ["densenet121", "inception_v3"])
+def test_a_network_without_branches_to_drop_is_named(config, name):
+    config.model.update(name=name, drop_path=0.2)
+    with pytest.raises(InputError, match=f"0.2, but {name} has no residual branches"):
+        classifier.create(config, ("a", "b"), SINGLE)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
+def test_a_network_with_branches_gets_the_rate_to_drop_them(config, name):
+    config.model.update(name=name, drop_path=0.2)
+    assert classifier.create(config, ("a", "b"), SINGLE).network.drop_path == 0.2
+
+
 @pytest.mark.parametrize("mode", ["pad", "repeat", "crop", "stretch"])
 def test_cached_images_are_those_of_the_waveforms(config, mode, tmp_path):
     """Both stages see the same in evaluation, whatever a clip's length."""
