@@ -42,6 +42,8 @@ class Classifier:
         new_stages: stages that are drawn at random though weights are loaded; the
             head always is.
         keep_batch_norm: whether BatchNorm in `new_stages` is as pretrained.
+        test_shifts: number of shifts in time that `test_logits` averages over; 0 or 1
+            for the image as it is.
     """
 
     network: Network
@@ -52,6 +54,7 @@ class Classifier:
     task: Task
     new_stages: tuple[str, ...] = ()
     keep_batch_norm: bool = False
+    test_shifts: int = 0
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -130,6 +133,28 @@ class Classifier:
         )
         return logits, updated["batch_stats"]
 
+    def test_logits(self, variables: Variables, image: jax.Array) -> jax.Array:
+        """The logits that evaluation and prediction take, averaged over `test_shifts`.
+
+        Shift i of n moves the image circularly by the share i/n of its frames, rounded
+        down. One shifted batch is in memory at a time.
+
+        Args:
+            variables: as `init` returns them.
+            image: log-mel images [B, mel, frames, C], not standardized.
+
+        Returns:
+            [B, classes], float32.
+        """
+        if self.test_shifts <= 1:
+            return self.logits(variables, image)
+        shifts = np.arange(self.test_shifts) * image.shape[2] // self.test_shifts
+
+        def shifted(shift: jax.Array) -> jax.Array:
+            return self.logits(variables, jnp.roll(image, shift, axis=2))
+
+        return jax.lax.map(shifted, jnp.asarray(shifts)).mean(axis=0)
+
 
 def create(
     config: Config, classes: tuple[str, ...], task: Task, **network: Any
@@ -148,7 +173,7 @@ def create(
 
     Raises:
         InputError: for an unknown model, stage or compute type, or impossible dropout,
-            stochastic depth, features or lengths.
+            stochastic depth, features, lengths or shifts.
     """
     check_choice("config.model.dtype", config.model.dtype, DTYPES)
     for field in ("dropout", "drop_path"):
@@ -158,6 +183,11 @@ def create(
                 "0 to below 1"
             )
     log_mel = LogMel(**config.features)
+    if not 0 <= config.data.test_shifts <= log_mel.frames:
+        raise InputError(
+            f"config.data.test_shifts is {config.data.test_shifts}; expected 0 for none or "
+            f"1 to {log_mel.frames}, the frames of an image"
+        )
     weights = config.model.pretrained
     if weights == "imagenet":
         weights = config.model.name
@@ -167,6 +197,7 @@ def create(
         num_classes=len(classes),
         dropout=config.model.dropout,
         drop_path=config.model.drop_path,
+        remat=config.model.remat,
         dtype=DTYPES[config.model.dtype],
         batch_norm_momentum=config.model.batch_norm_momentum,
         **options,
@@ -193,6 +224,7 @@ def create(
         task=task,
         new_stages=() if new is None else models.stages_from(built, new),
         keep_batch_norm=config.model.keep_batch_norm,
+        test_shifts=config.data.test_shifts,
     )
 
 

@@ -34,7 +34,9 @@ LATER = {
         "reinitialize": None,
         "keep_batch_norm": False,
         "drop_path": 0.0,
-    }
+        "remat": False,
+    },
+    "data": {"test_shifts": 0},
 }
 
 named = functools.partial(listed, between=", ")

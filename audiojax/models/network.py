@@ -119,11 +119,13 @@ class Network(nn.Module):
         stages |= {name: fixed[name] for name in self.fixed_batch_norm}
         first = 0 if after is None else _position(stages, after) + 1
         last = len(stages) - 1 if until is None else _position(stages, until)
+        remat = self.remat and train and not self.is_initializing()
         groups: dict[str, _Group] = {}
         outputs = {}
         for name in list(stages)[first : last + 1]:
-            for layer in stages[name]:
-                image = self._apply(layer, image, groups)
+            # What is made inside of one `nn.remat` can't be used in another.
+            run = partial(_run, stages[name], {} if remat else groups)
+            image = (nn.remat(run) if remat else run)(self, image)
             outputs[name] = image
         if not self.is_initializing():
             self.sow("stages", "outputs", outputs, lambda _, new: new, dict)
@@ -145,6 +147,18 @@ class Network(nn.Module):
         if group not in groups:
             groups[group] = _Group(name=group)
         return groups[group](image, name, make)
+
+
+def _run(
+    layers: Sequence[Layer],
+    groups: dict[str, "_Group"],
+    network: Network,
+    image: jax.Array,
+) -> jax.Array:
+    """What the layers of one stage make of an image."""
+    for layer in layers:
+        image = network._apply(layer, image, groups)
+    return image
 
 
 class _Group(nn.Module):

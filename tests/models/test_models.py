@@ -17,6 +17,7 @@ from audiojax import catalog, models, pretrained
 from audiojax.errors import InputError
 from audiojax.models import layers
 from audiojax.models import network as network_module
+from audiojax.models.densenet import DenseNet
 from audiojax.models.efficientnet import LiteBlock
 from audiojax.models.resnet import ResidualBlock, ResNet
 from scripts import convert_weights, make_goldens
@@ -392,6 +393,62 @@ def test_stochastic_depth_knows_nothing_of_devices(residual):
     found = jax.pmap(apply, "batch", in_axes=(None, 0))(variables, shares)
     alone = train_logits(network.clone(drop_path=0.5), variables, image)
     assert error(found.reshape(16, 5), alone) < 1e-4
+
+
+@functools.cache
+def compiled_gradients(network):
+    """The compiled gradient of a sum of the logits' sines, and what it gives."""
+    image = jax.random.normal(jax.random.key(0), (4, 24, 32, 3))
+    variables = network.init(jax.random.key(1), image, train=False)
+
+    @functools.partial(jax.grad, has_aux=True)
+    def gradients(params, batch_stats, image, key):
+        logits, updated = network.apply(
+            {"params": params, "batch_stats": batch_stats},
+            image,
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats", "stages"],
+        )
+        return jnp.sin(logits).sum(), (logits, updated)
+
+    arguments = *variables.values(), image, jax.random.key(2)
+    # The CPU's compiler would merge the two computations of a stage; those of
+    # accelerators keep them apart.
+    options = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+    compiled = jax.jit(gradients).lower(*arguments).compile(compiler_options=options)
+    return compiled, compiled(*arguments), variables
+
+
+DROPPING = {"num_classes": 5, "dropout": 0.5}
+SMALL = {
+    "resnet": ResNet(**DROPPING, depths=(2, 2), bottleneck=False, drop_path=0.5),
+    # Stages that share the first part of their paths.
+    "densenet": DenseNet(**DROPPING, depths=(2, 2), growth=4),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_stages_that_are_computed_again_give_the_same(name):
+    """Parameters, draws, gradients, statistics, which move once, and stages."""
+    _, expected, variables = compiled_gradients(SMALL[name])
+    _, found, created = compiled_gradients(SMALL[name].clone(remat=True))
+    jax.tree.map(np.testing.assert_array_equal, created, variables)
+    stages = found[1][1]["stages"]["outputs"]
+    assert {*stages, "head"} == set(models.stage_paths(SMALL[name]))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=1e-5),
+        *map(jax.tree.leaves, (found, expected)),
+    )
+
+
+def test_stages_that_are_computed_again_take_less_memory_and_more_products():
+    plain, _, _ = compiled_gradients(SMALL["resnet"])
+    remat, _, _ = compiled_gradients(SMALL["resnet"].clone(remat=True))
+    before, after = (c.memory_analysis().temp_size_in_bytes for c in (plain, remat))
+    assert after < 0.8 * before
+    work = [c.cost_analysis()["flops"] for c in (plain, remat)]
+    assert 1.1 < work[1] / work[0] < 1.5
 
 
 def test_transform_input_needs_colors():
