@@ -185,8 +185,8 @@ def create(
     log_mel = LogMel(**config.features)
     if not 0 <= config.data.test_shifts <= log_mel.frames:
         raise InputError(
-            f"config.data.test_shifts is {config.data.test_shifts}; expected 0 for none or "
-            f"1 to {log_mel.frames}, the frames of an image"
+            f"config.data.test_shifts is {config.data.test_shifts}; expected 0 for "
+            f"none or 1 to {log_mel.frames}, the frames of an image"
         )
     weights = config.model.pretrained
     if weights == "imagenet":

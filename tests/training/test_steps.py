@@ -256,14 +256,14 @@ def test_training_in_bfloat16_keeps_its_state_in_float32():
     optimizer = optax.adam(1e-2)
     step = jax.jit(steps.make_train_step(classifier, optimizer))
     state, batch = fresh_state(optimizer), make_batch()
-    types = jax.tree.map(jnp.dtype, state)
+    types = jax.tree.map(lambda leaf: leaf.dtype, state)
     losses = []
     for _ in range(20):
         state, metrics = step(state, batch, jax.random.key(0))
         losses.append(float(metrics["loss_sum"]))
     assert losses[-1] < losses[0] / 2
-    assert jax.tree.map(jnp.dtype, state) == types
-    assert jnp.bfloat16 not in jax.tree.leaves(types)
+    assert jax.tree.map(lambda leaf: leaf.dtype, state) == types
+    assert {str(kind) for kind in jax.tree.leaves(types)} == {"float32", "int32"}
     logits = steps.make_eval_step(classifier)(state.variables, batch)
     assert logits.dtype == jnp.float32
 
