@@ -49,6 +49,8 @@ class Classifier:
         new_stages: stages that are drawn at random though weights are loaded; the
             head always is.
         keep_batch_norm: whether BatchNorm in `new_stages` is as pretrained.
+        test_shifts: number of shifts in time that `test_logits` averages over; 0 or 1
+            for the image as it is.
     """
 
     network: Network
@@ -59,6 +61,7 @@ class Classifier:
     task: Task
     new_stages: tuple[str, ...] = ()
     keep_batch_norm: bool = False
+    test_shifts: int = 0
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -137,6 +140,28 @@ class Classifier:
         )
         return logits, updated["batch_stats"]
 
+    def test_logits(self, variables: Variables, image: jax.Array) -> jax.Array:
+        """The logits that evaluation and prediction take, averaged over `test_shifts`.
+
+        Shift i of n moves the image circularly by the share i/n of its frames, rounded
+        down. One shifted batch is in memory at a time.
+
+        Args:
+            variables: as `init` returns them.
+            image: log-mel images [B, mel, frames, C], not standardized.
+
+        Returns:
+            [B, classes], float32.
+        """
+        if self.test_shifts <= 1:
+            return self.logits(variables, image)
+        shifts = np.arange(self.test_shifts) * image.shape[2] // self.test_shifts
+
+        def shifted(shift: jax.Array) -> jax.Array:
+            return self.logits(variables, jnp.roll(image, shift, axis=2))
+
+        return jax.lax.map(shifted, jnp.asarray(shifts)).mean(axis=0)
+
 
 def create(
     config: Config, classes: tuple[str, ...], task: Task, **network: Any
@@ -155,15 +180,21 @@ def create(
 
     Raises:
         InputError: for an unknown model, stage or compute type, or impossible dropout,
-            features or lengths.
+            stochastic depth, features, lengths or shifts.
     """
     check_choice("config.model.dtype", config.model.dtype, DTYPES)
-    if not 0 <= config.model.dropout < 1:
-        raise InputError(
-            f"config.model.dropout is {config.model.dropout}; expected a share from 0 "
-            "to below 1"
-        )
+    for field in ("dropout", "drop_path"):
+        if not 0 <= config.model[field] < 1:
+            raise InputError(
+                f"config.model.{field} is {config.model[field]}; expected a share from "
+                "0 to below 1"
+            )
     log_mel = LogMel(**config.features)
+    if not 0 <= config.data.test_shifts <= log_mel.frames:
+        raise InputError(
+            f"config.data.test_shifts is {config.data.test_shifts}; expected 0 for "
+            f"none or 1 to {log_mel.frames}, the frames of an image"
+        )
     weights = config.model.pretrained
     if weights == "imagenet":
         weights = config.model.name
@@ -172,11 +203,18 @@ def create(
         config.model.name,
         num_classes=len(classes),
         dropout=config.model.dropout,
+        drop_path=config.model.drop_path,
+        remat=config.model.remat,
         dtype=DTYPES[config.model.dtype],
         batch_norm_momentum=config.model.batch_norm_momentum,
         **options,
         **network,
     )
+    if config.model.drop_path and not built.residual:
+        raise InputError(
+            f"config.model.drop_path is {config.model.drop_path}, but "
+            f"{config.model.name} has no residual branches to drop; set it to 0"
+        )
     frozen, new = frozen_stages(config, built), config.model.reinitialize
     if not config.model.update_batch_norm:
         built = built.clone(fixed_batch_norm=frozen)
@@ -193,6 +231,7 @@ def create(
         task=task,
         new_stages=() if new is None else models.stages_from(built, new),
         keep_batch_norm=config.model.keep_batch_norm,
+        test_shifts=config.data.test_shifts,
     )
 
 

@@ -26,6 +26,18 @@ RESULT, CHECKPOINTS, METRICS = "result.json", "checkpoints", "metrics.jsonl"
 TEST, VALIDATION = "predictions.npz", "validation.npz"
 # What mends a run's damaged file, as long as its checkpoints are whole.
 AGAIN = "type the training command again, which makes it anew from the checkpoint"
+# What configs of older versions lack, with the values that mean what was done then.
+LATER = {
+    "model": {
+        "freeze": None,
+        "update_batch_norm": False,
+        "reinitialize": None,
+        "keep_batch_norm": False,
+        "drop_path": 0.0,
+        "remat": False,
+    },
+    "data": {"test_shifts": 0},
+}
 
 named = functools.partial(listed, between=", ")
 
@@ -200,7 +212,9 @@ class Workdir:
         Raises:
             InputError: if this version can't build it.
         """
-        return classifier.create(as_config(self.config), self.classes, self.task)
+        fields = {name: LATER[name] | self.config[name] for name in LATER}
+        config = as_config(self.config | fields)
+        return classifier.create(config, self.classes, self.task)
 
     def variables(self, run: Run, which: str = "last") -> Variables:
         """What `Classifier.logits` takes, as NumPy arrays.

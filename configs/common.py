@@ -43,6 +43,9 @@ def get_config() -> Config:
     config.data.clip_mode = "pad"
     # With "crop", the most windows of a clip in evaluation; no more than cover it.
     config.data.num_windows = 10
+    # In evaluation, average logits over so many evenly spaced circular shifts of each
+    # image in time; takes as many times longer. 0: the image as it is.
+    config.data.test_shifts = 0
     # "spectrogram": each clip's image is made once; "audio": in the compiled step, so
     # that waveforms can be changed.
     config.data.stage = "audio"
@@ -81,6 +84,13 @@ def get_config() -> Config:
     # Shift and scale images to mean 0 and deviation 1 over the training clips.
     config.model.standardize = False
     config.model.dropout = 0.0
+    # Stochastic depth, of ResNet and EfficientNet-Lite: the share of clips for which a
+    # training step leaves out the last block's branch, rising evenly from the first.
+    config.model.drop_path = 0.0
+    # Keep less for the gradient: what is inside of a stage is computed again. For
+    # batches that an accelerator can't hold; takes about a third more time.
+    config.model.remat = False
+    # What to compute in, "float32" or "bfloat16"; parameters are float32.
     config.model.dtype = "float32"
     config.model.batch_norm_momentum = 0.9
     # The last stage whose parameters stay as they are, and all before it with it, such

@@ -284,7 +284,7 @@ def make_eval_step(classifier: Classifier) -> Callable[[Variables, Batch], jax.A
     """`eval_step(variables, batch) -> logits [B, classes]`, float32."""
 
     def eval_step(variables: Variables, batch: Batch) -> jax.Array:
-        return classifier.logits(variables, classifier.batch_image(batch))
+        return classifier.test_logits(variables, classifier.batch_image(batch))
 
     return eval_step
 

@@ -239,6 +239,36 @@ def test_dropout_draws_for_every_row_apart(axis_name):
     assert np.mean(found == 0) == pytest.approx(0.25, abs=5 * 0.0055)
 
 
+def test_eval_step_averages_over_shifts():
+    classifier = dataclasses.replace(make_classifier(), test_shifts=4)
+    variables, batch = fresh_variables(), make_batch()
+    found = jax.jit(steps.make_eval_step(classifier))(variables, batch)
+    logits = [
+        classifier.logits(variables, np.roll(batch["image"], 5 * i, axis=2))
+        for i in range(4)
+    ]
+    np.testing.assert_allclose(found, np.mean(logits, axis=0), atol=1e-5)
+
+
+def test_training_in_bfloat16_keeps_its_state_in_float32():
+    classifier = make_classifier()
+    network = classifier.network.clone(dtype=jnp.bfloat16)
+    classifier = dataclasses.replace(classifier, network=network)
+    optimizer = optax.adam(1e-2)
+    step = jax.jit(steps.make_train_step(classifier, optimizer))
+    state, batch = fresh_state(optimizer), make_batch()
+    types = jax.tree.map(lambda leaf: leaf.dtype, state)
+    losses = []
+    for _ in range(20):
+        state, metrics = step(state, batch, jax.random.key(0))
+        losses.append(float(metrics["loss_sum"]))
+    assert losses[-1] < losses[0] / 2
+    assert jax.tree.map(lambda leaf: leaf.dtype, state) == types
+    assert {str(kind) for kind in jax.tree.leaves(types)} == {"float32", "int32"}
+    logits = steps.make_eval_step(classifier)(state.variables, batch)
+    assert logits.dtype == jnp.float32
+
+
 def test_eval_step_over_devices_keeps_the_order():
     classifier = make_classifier()
     variables, batch = fresh_variables(), make_batch()

@@ -165,6 +165,16 @@ BAD = [
     ({"model.name": "resnet51"}, "unknown model 'resnet51'; the known ones are"),
     ({"model.dtype": "int8"}, "config.model.dtype is 'int8'; choose one of"),
     ({"model.dropout": 1.0}, "config.model.dropout is 1.0; expected a share"),
+    ({"model.drop_path": 1.0}, "config.model.drop_path is 1.0; expected a share"),
+    ({"model.drop_path": 0.1}, "drop_path is 0.1, but tiny has no residual branches"),
+    (
+        {"data.test_shifts": -1},
+        "config.data.test_shifts is -1; expected 0 for none or",
+    ),
+    (
+        {"data.test_shifts": 33},
+        "test_shifts is 33; expected 0 for none or 1 to 32, the",
+    ),
     ({"model.freeze": "conv9"}, "the network has no stage 'conv9'"),
     ({"model.freeze": "head"}, "leaves nothing to train"),
     ({"model.reinitialize": "conv9"}, "the network has no stage 'conv9'"),
