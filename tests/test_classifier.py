@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -81,8 +82,8 @@ def test_logits_are_averaged_over_shifts_in_time(config, count):
     config.data.test_shifts = count
     parts = classifier.create(config, ("a", "b"), SINGLE)
     variables = parts.init(jax.random.key(0))
-    image = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype(np.float32)
-    rolled = [np.roll(image, int(i * 16 / count), axis=2) for i in range(count)]
+    image = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
+    rolled = [jnp.roll(image, int(i * 16 / count), axis=2) for i in range(count)]
     expected = np.mean([parts.logits(variables, x) for x in rolled], axis=0)
     found = jax.jit(parts.test_logits)(variables, image)
     assert found.dtype == np.float32

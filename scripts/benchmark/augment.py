@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import librosa
 import numpy as np
 import optax
 
-from audiojax import models
-from audiojax.augment import Change, Changes
+from audiojax import augment, models
+from audiojax.augment import Augment
 from audiojax.augment.vocoder import time_stretch_and_pitch_shift
 from audiojax.classifier import Classifier
 from audiojax.clips import ClipPolicy
@@ -26,9 +25,9 @@ from audiojax.training import steps
 from scripts.benchmark.common import OURS, environment, print_rates, take_turns
 from scripts.benchmark.features import read_clips
 
-# The paper's: whole semitones and a rate for every clip that is changed.
-SEMITONES = (-2, -1, 0, 1, 2)
-RATES = (0.9, 1.2)
+PAPER = Augment(pitch_shift=(-2, 2), time_stretch=(0.9, 1.2))
+SEMITONES = np.arange(PAPER.pitch_shift[0], PAPER.pitch_shift[1] + 1)
+RATES = PAPER.time_stretch
 SETTINGS = PRESETS["esc50"]
 CLASSES = 50
 
@@ -36,7 +35,7 @@ CLASSES = 50
 def draws(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Rates and semitones [count], spread evenly and in no order."""
     random = np.random.default_rng(0)
-    rates = random.permutation(np.linspace(*RATES, count))
+    rates = random.permutation(np.linspace(RATES[0], RATES[1], count))
     semitones = random.permutation(np.resize(SEMITONES, count))
     return rates.astype(np.float32), semitones.astype(np.float32)
 
@@ -50,10 +49,8 @@ def librosa_changed(clip: np.ndarray, rate: float, semitones: float) -> np.ndarr
     return librosa.effects.time_stretch(clip, rate=rate)
 
 
-def train_step(
-    clips: np.ndarray, name: str, change: Change | None
-) -> Callable[[], Any]:
-    """A training step on the clips' audio, with random weights."""
+def train_step(clips: np.ndarray, name: str, settings: Augment) -> Callable[[], Any]:
+    """A training step on the clips' audio, every second one of which is changed."""
     classifier = Classifier(
         network=models.create(name, CLASSES),
         log_mel=SETTINGS,
@@ -64,15 +61,16 @@ def train_step(
     )
     optimizer = optax.adam(1e-4)
     state = steps.create_state(classifier.init(jax.random.key(0)), optimizer)
-    changes = Changes(waveforms=change)
-    step = jax.jit(
-        steps.make_train_step(classifier, optimizer, augment=changes), donate_argnums=0
+    made = steps.make_train_step(
+        classifier, optimizer, changes=augment.changes(settings)
     )
+    step = jax.jit(made, donate_argnums=0)
     batch = jax.device_put(
         {
             "audio": clips,
             "label": np.arange(len(clips), dtype=np.int32) % CLASSES,
             "mask": np.ones(len(clips), np.float32),
+            "changed": np.arange(len(clips)) % 2 == 0,
         }
     )
 
@@ -82,28 +80,6 @@ def train_step(
         jax.block_until_ready(state)
 
     return work
-
-
-def half_changed(
-    keys: jax.Array, audio: jax.Array, targets: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Every second clip with its pitch shifted and stretched, as in the schedule."""
-
-    def draw(key):
-        rate_key, semitones_key = jax.random.split(key)
-        rate = jax.random.uniform(rate_key, minval=RATES[0], maxval=RATES[1])
-        return rate, jax.random.choice(semitones_key, np.array(SEMITONES, np.float32))
-
-    rate, semitones = jax.vmap(draw)(keys)
-    changed = np.arange(len(audio)) % 2 == 0
-    length = jnp.full(len(audio), audio.shape[1], jnp.int32)
-    audio, _ = time_stretch_and_pitch_shift(
-        audio,
-        length,
-        jnp.where(changed, rate, 1.0),
-        jnp.where(changed, semitones, 0.0),
-    )
-    return audio, targets
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -143,8 +119,8 @@ def run(args: argparse.Namespace) -> None:
 
     seconds = take_turns(
         {
-            "none changed": train_step(clips, args.model, None),
-            "half changed": train_step(clips, args.model, half_changed),
+            "none changed": train_step(clips, args.model, Augment()),
+            "half changed": train_step(clips, args.model, PAPER),
         },
         args.repeats,
     )
