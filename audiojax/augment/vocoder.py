@@ -225,7 +225,7 @@ def _analysis(audio, length):
     blocks = blocks[: (count + _BLOCKS - 1) * _HOP].reshape(-1, _HOP)
     frames = jnp.concatenate([blocks[i : i + count] for i in range(_BLOCKS)], axis=1)
     inside = jnp.arange(count) <= length // _HOP
-    spectra = jnp.fft.rfft(frames * _hann(_N_FFT) * inside[:, None])
+    spectra = jnp.fft.rfft(frames * _hann(_N_FFT)[None] * inside[:, None])
     spectra = jnp.pad(spectra, ((0, 2), (0, 0)))
     # Real and imaginary parts apart: complex division takes twice the time.
     real, imag = spectra.real, spectra.imag
@@ -279,15 +279,15 @@ def _synthesis(magnitudes, turns, phase, *, speed, columns, gain, last, accumula
         spectra, phase = accumulate(phase, magnitudes, turns, left, share)
         # Rounding adds up over the frames; of the magnitude it is taken away here.
         phase /= jnp.abs(phase)
-        frames = _inverse(spectra, gain * (time < total)[:, None])
-        frames *= _hann(_FINE_N_FFT)
+        frames = _inverse(spectra, gain[None] * (time < total)[:, None])
+        frames *= _hann(_FINE_N_FFT)[None]
         parts = frames.reshape(_CHUNK, _BLOCKS, _FINE_HOP)
         blocks = jnp.pad(tail, ((0, _CHUNK), (0, 0)))
         for i in range(_BLOCKS):
             blocks += jnp.pad(parts[:, i], ((i, _BLOCKS - 1 - i), (0, 0)))
         # The sum of the squared windows over each sample, fewer at the ends; no less
         # than a quarter within the clip.
-        over = time[:, None] - np.arange(_BLOCKS)
+        over = time[:, None] - np.arange(_BLOCKS)[None]
         windows = ((over >= 0) & (over < total)).astype(jnp.float32)
         weight = jnp.matmul(windows, squares, precision="highest")
         finished = blocks[:_CHUNK] / jnp.maximum(weight, 0.1)
