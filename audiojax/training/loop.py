@@ -127,7 +127,7 @@ class Loop:
         self._evaluator, self._signals = evaluator, signals
         self._hosts = evaluator.feed.hosts
         self.step = runs[0].step
-        self.state = program.spread.join([active.state for active in runs])
+        self.state = program.spread.place([active.state for active in runs])
         self._keys = program.spread.join([keys(active.run)[1] for active in runs])
         self._begun = self._saved_at = time.monotonic()
         self._seconds_before = [active.progress.seconds for active in runs]

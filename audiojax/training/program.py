@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from audiojax.augment import Changes
 from audiojax.classifier import Classifier
@@ -72,15 +74,23 @@ class DataParallel:
         """Takes these devices of this process, and everywhere all of all others."""
         self._num_devices = len(devices)
         self._mapped = None if everywhere else devices
+        self._placed = _placed(jax.devices() if everywhere else devices, P())
 
     def compiled(self, step: Callable) -> Callable[..., Any]:
         """The training step for what the methods below give."""
         return steps.data_parallel(step, self._mapped)
 
     def join(self, trees: Sequence[Any]) -> Any:
-        """States, or keys, of the runs that train side by side: here of one."""
+        """What each of the runs that train side by side has: here of one."""
         (tree,) = trees
         return tree
+
+    def place(self, states: Sequence[Any]) -> Any:
+        """The runs' states, joined, where a step leaves them.
+
+        From elsewhere, the first step would be compiled for itself.
+        """
+        return jax.tree.map(self._placed, self.join(states))
 
     def part(self, tree: Any, _i: int) -> Any:
         """Of joined states or metrics those of run `i`: here of the only one."""
@@ -102,14 +112,19 @@ class SeedParallel:
 
     def __init__(self, devices: Sequence[Any]):
         self._devices = devices
+        self._placed = _placed(devices, P(steps.AXIS))
 
     def compiled(self, step: Callable) -> Callable[..., Any]:
         """See `DataParallel`."""
         return steps.seed_parallel(step, self._devices)
 
     def join(self, trees: Sequence[Any]) -> Any:
-        """States, or keys, with a leading axis of runs."""
+        """What each run has, with a leading axis of runs."""
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+    def place(self, states: Sequence[Any]) -> Any:
+        """See `DataParallel`."""
+        return jax.tree.map(self._placed, self.join(states))
 
     def part(self, tree: Any, i: int) -> Any:
         """Of joined states or metrics those of run `i`, read from its device."""
@@ -118,6 +133,17 @@ class SeedParallel:
     def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
         """The next batch of every run, one a device."""
         return {name: np.stack([b[name] for b in batches]) for name in batches[0]}
+
+
+def _placed(devices: Sequence[Any], spec: P) -> Callable[[Any], jax.Array]:
+    """Puts an array that every process has whole on the devices of all of them."""
+    sharding = NamedSharding(Mesh(np.array(devices), (steps.AXIS,)), spec)
+
+    def put(leaf: Any) -> jax.Array:
+        values = np.asarray(leaf)
+        return jax.make_array_from_callback(values.shape, sharding, values.__getitem__)
+
+    return put
 
 
 Spread = DataParallel | SeedParallel

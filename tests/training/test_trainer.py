@@ -70,7 +70,7 @@ def read_lines(run_dir):
 
 def before_step(built, change, num_runs=1):
     """Lets `change` see the state and replace the batch of every step."""
-    steps_per_epoch = 5
+    steps_per_epoch = built.feed.steps_per_epoch(1)
     compiled = built.programs.get(num_runs, steps_per_epoch)
 
     def train_step(state, batch, key):
@@ -143,6 +143,51 @@ def test_stopped_and_started_again_it_is_the_same_to_the_bit(
     assert_equal_trees(
         saved_state(make_trainer(), parts), saved_state(make_trainer(), whole)
     )
+    bits = [(x / "predictions.npz").read_bytes() for x in (whole, parts)]
+    assert bits[0] == bits[1]
+    assert read_lines(parts) == read_lines(whole)
+
+
+@pytest.fixture
+def everything(config):
+    """All that can be done to sounds, each clip clean and changed in every epoch."""
+    config.batch_size, config.data.stage = 240, "audio"
+    config.augment.clean_copy = True
+    config.augment.update(pitch_shift=(-2, 2), time_stretch=(0.9, 1.2), noise=(10, 30))
+    for name in ("offset", "roll", "shift", "time_mask", "mel_mask"):
+        config.augment[name] = 0.2
+    for name in ("gain", "waveform_mixup", "mixup", "cutmix"):
+        config.augment[name] = 1.0
+    return config
+
+
+def test_changed_sounds_resume_to_the_same_bits_by_one_program(
+    everything, make_trainer, tmp_path, monkeypatch
+):
+    """In the middle of an epoch of three steps, whose last batch is not full."""
+    traced = []
+
+    def counted(*args, **kwargs):
+        step = make(*args, **kwargs)
+
+        def train_step(state, batch, key):
+            traced.append({name: x.dtype for name, x in batch.items()})
+            return step(state, batch, key)
+
+        return train_step
+
+    make = program.steps.make_train_step
+    monkeypatch.setattr(program.steps, "make_train_step", counted)
+    built = make_trainer()
+    assert built.feed.epoch_size(1) % everything.batch_size
+    assert train_one(built, tmp_path / "whole").steps == 6
+    assert len(traced) == 1
+    stopped = make_trainer()
+    raise_signal_at(stopped, 3, signal.SIGINT)
+    with pytest.raises(Interrupted):
+        train_one(stopped, tmp_path / "parts")
+    train_one(make_trainer(), tmp_path / "parts")
+    whole, parts = (tmp_path / name / "fold1-seed0" for name in ("whole", "parts"))
     bits = [(x / "predictions.npz").read_bytes() for x in (whole, parts)]
     assert bits[0] == bits[1]
     assert read_lines(parts) == read_lines(whole)

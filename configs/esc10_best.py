@@ -1,0 +1,62 @@
+"""EfficientNet-Lite0 on ESC-10, five folds, by the recipe of docs/recipe.md.
+
+python -m audiojax.main --config configs/esc10_best.py \
+    --config.data.source_dir=../shared/esc10
+
+A part of the recipe can be left out, or another one taken in, to see what it is worth:
+`--config configs/esc10_best.py:without_mixup`, `...:with_cutmix`, see `WITHOUT` and
+`WITH`.
+"""
+
+from audiojax.config import Config
+from configs import esc10_efficientnet
+
+# Fields of the recipe's parts, and their values where a part is left out.
+WITHOUT = {
+    "longer": {"epochs": 12},
+    "smoothing": {"optimizer.label_smoothing": 0.0},
+    "mixup": {"augment.mixup": 0.0},
+    "masks": {"augment.time_mask": 0.0, "augment.mel_mask": 0.0},
+    "shift": {"augment.shift": 0.0},
+    "dropout": {"model.dropout": 0.0},
+    "average": {"optimizer.ema_decay": 0.0},
+    "test_shifts": {"data.test_shifts": 0},
+}
+# Parts that are not in the recipe, and their values where one is taken in.
+WITH = {
+    "cutmix": {"augment.cutmix": 1.0},
+    "drop_path": {"model.drop_path": 0.1},
+    "slow_body": {
+        "optimizer.learning_rate": 3e-4,
+        "optimizer.head_factor": 10.0,
+    },
+    "layer_decay": {"optimizer.layer_decay": 0.8},
+    "waveforms": {
+        "data.stage": "audio",
+        "augment.pitch_shift": (-2, 2),
+        "augment.time_stretch": (0.9, 1.2),
+        "augment.gain": 6.0,
+    },
+    "more_masks": {
+        "augment.num_masks": 2,
+        "augment.time_mask": 0.15,
+        "augment.mel_mask": 0.15,
+    },
+    "clipping": {"optimizer.clip_norm": 1.0},
+}
+
+
+def get_config(part: str = "") -> Config:
+    """The recipe, or what differs from it in a part."""
+    config = esc10_efficientnet.get_config()
+    config.epochs = 25
+    config.augment.mixup = 0.4
+    config.optimizer.label_smoothing = 0.1
+    config.optimizer.ema_decay = 0.99
+    config.data.test_shifts = 4
+    parts = {f"without_{name}": fields for name, fields in WITHOUT.items()}
+    parts |= {f"with_{name}": fields for name, fields in WITH.items()}
+    if part and part not in parts:
+        raise ValueError(f"no part {part!r} of the recipe; give one of {list(parts)}")
+    config.update_from_flattened_dict(parts.get(part, {}))
+    return config
