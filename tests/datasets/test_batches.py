@@ -12,7 +12,7 @@ import soundfile
 from audiojax.clips import MODES, ClipPolicy
 from audiojax.datasets import Clip, Info, Recordings, batches
 from audiojax.datasets.layouts import synthetic
-from audiojax.datasets.store import audio, images
+from audiojax.datasets.store import images
 from audiojax.errors import InputError
 
 SIZE = 100  # samples asked for
@@ -556,7 +556,7 @@ def test_any_length_rate_and_number_of_channels(mode, seed, tmp_path):
         sounds = random.uniform(-1, 1, 600 * 4000)
         soundfile.write(tmp_path / f"{len(frames)}.wav", sounds, 4000)
     n, rate = len(rates), 4000
-    samples = [audio.read(tmp_path / f"{i}.wav", rate) / 32768 for i in range(n)]
+    samples = [sounds.read(tmp_path / f"{i}.wav", rate) / 32768 for i in range(n)]
     lengths = np.array([len(clip) for clip in samples])
     seconds = np.array([*frames, *[600 * 4000] * (seed == 0)]) / rates
     # As long as the file, but for less than a sample, and none empty.
