@@ -120,15 +120,37 @@ class Classifier:
         Returns:
             The logits; in training a pair of them and the updated `batch_stats`.
         """
-        mean, std = variables["input"]["mean"], variables["input"]["std"]
-        image = (image - mean[None, None, None]) / std[None, None, None]
-        network = {name: variables[name] for name in ("params", "batch_stats")}
+        network, image = _network_arguments(variables, image)
         if not train:
             return self.network.apply(network, image, train=False)
         logits, updated = self.network.apply(
             network, image, train=True, rngs=rngs, mutable=["batch_stats"]
         )
         return logits, updated["batch_stats"]
+
+    def outputs(
+        self, variables: Variables, image: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Logits [B, classes] as `logits` gives them, and what the head makes them of.
+
+        That is the last stage's mean over the image, [B, features] float32.
+        """
+        network, image = _network_arguments(variables, image)
+        logits, found = self.network.apply(
+            network, image, train=False, mutable=["stages"]
+        )
+        *_, last, _ = models.stage_paths(self.network)
+        maps = found["stages"]["outputs"][last]
+        return logits, jnp.mean(maps.astype(jnp.float32), axis=(1, 2))
+
+
+def _network_arguments(
+    variables: Variables, image: jax.Array
+) -> tuple[dict[str, Any], jax.Array]:
+    """The network's own variables, and the image standardized."""
+    mean, std = variables["input"]["mean"], variables["input"]["std"]
+    image = (image - mean[None, None, None]) / std[None, None, None]
+    return {name: variables[name] for name in ("params", "batch_stats")}, image
 
 
 def create(

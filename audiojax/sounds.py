@@ -125,6 +125,7 @@ class Stream:
     Attributes:
         path: the file.
         sample_rate: of the result, in Hz.
+        seconds: its length, by what the file's header tells.
         num_samples: of the result, by what the file's header tells of its length.
         clipped: as in `Sound`, of the blocks read so far.
         loud: the same.
@@ -147,6 +148,7 @@ class Stream:
             except BaseException:
                 file.close()
                 raise
+        self.seconds = file.frames / file.samplerate
         # As soxr rounds it; of less than half a sample it leaves none.
         steps = 2 * file.frames * sample_rate + file.samplerate
         self.num_samples = max(steps // (2 * file.samplerate), 1)
@@ -240,6 +242,29 @@ def _told(path: Source) -> Iterator[None]:
         raise InputError(
             f"{path} is not a readable sound file ({str(error) or repr(error)})"
         ) from error
+
+
+def from_array(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """The sound that an array holds, at another rate: float32 [T].
+
+    Args:
+        samples: [T] or [T, channels]. Floating point numbers have full scale 1, and
+            what is above it stays; integers have that of their type.
+        rate: of the array, in Hz.
+        sample_rate: of the result, in Hz.
+
+    Raises:
+        InputError: if the array is no audio.
+    """
+    if problem := unusable(samples):
+        raise InputError(f"the array {problem}")
+    if rate < LEAST_RATE:
+        raise InputError(f"the array's rate is {rate} Hz; {LEAST_RATE} are the least")
+    found = mono(samples)
+    if rate == sample_rate:
+        return found
+    resampled = soxr.resample(found, rate, sample_rate)
+    return resampled if len(resampled) else found[:1]
 
 
 def mono(samples: np.ndarray) -> np.ndarray:
