@@ -136,6 +136,7 @@ class Classifier:
         That is the last stage's mean over the image, [B, features] float32.
         """
         network, image = _network_arguments(variables, image)
+        found: Any
         logits, found = self.network.apply(
             network, image, train=False, mutable=["stages"]
         )

@@ -39,8 +39,8 @@ class Job:
         windows: which of its rows they are: [W].
         evaluated: which of its rows evaluation would see: [E].
         num_rows: how many there are; None until the sound is read to its end.
-        found: logits [classes], the runs' average, and embedding [features] of each row so
-            far.
+        found: logits [classes], the runs' average, and embedding [features] of each row
+            so far.
         problem: why it can't be used.
     """
 

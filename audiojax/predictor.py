@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from audiojax import clips
 from audiojax.errors import InputError, difference
 from audiojax.inference import Clip, Job, Member
 from audiojax.sounds import Content
@@ -67,6 +68,15 @@ class Predictor:
         self._members = [Member(w, runs, self.classes) for w, runs in opened]
         lengths = {member.row_seconds for member in self._members}
         self.window_seconds = lengths.pop() if len(lengths) == 1 else None
+
+    def unseen(self, seconds: Sequence[float]) -> list[str]:
+        """What `logits` leave out of sounds of these lengths, in sentences."""
+        sentences = {}
+        for classifier in (member.classifier for member in self._members):
+            rate = classifier.log_mel.sample_rate
+            lengths = np.rint(np.multiply(seconds, rate)).astype(np.int64)
+            sentences[clips.unseen(lengths, classifier.clip_policy, rate)] = None
+        return list(filter(None, sentences))
 
     def logits(self, given: Sequence[Clip]) -> np.ndarray:
         """Logits [N, classes] float64, each clip's as evaluation makes them.
