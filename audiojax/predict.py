@@ -27,7 +27,7 @@ from audiojax.inference import Clip
 from audiojax.predictor import OVERLAP, Predictor
 from audiojax.sounds import Content
 from audiojax.tables import FORMATS, Choice, Told
-from audiojax.workdir import CONFIG, RESULTS
+from audiojax.workdir import RESULTS
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,10 @@ SHORT = 0.01
 
 
 def is_workdir(path: str) -> bool:
-    """Whether training has written to a folder."""
-    return any((epath.Path(path) / name).exists() for name in (RESULTS, CONFIG))
+    """Whether training has written to a folder, or has begun to."""
+    folder = epath.Path(path)
+    begun = folder.is_dir() and any(folder.glob("fold*-seed*"))
+    return begun or (folder / RESULTS).exists()
 
 
 def find(name: str) -> Iterator[Clip | InputError]:
