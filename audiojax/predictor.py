@@ -158,27 +158,23 @@ class Predictor:
             yield problem or self._joined(jobs)
 
     def _joined(self, jobs: Sequence[Job]) -> Prediction:
-        """The average over runs and workdirs."""
+        """The average over the workdirs."""
         rows = [list(map(np.stack, zip(*job.found, strict=True))) for job in jobs]
-
-        def logits(kind: str) -> np.ndarray:
-            found = [x[getattr(j, kind)] for j, (x, _) in zip(jobs, rows, strict=True)]
-            return np.mean(found, axis=0)
-
-        def embedding(kind: str) -> np.ndarray:
-            found = [x[getattr(j, kind)] for j, (_, x) in zip(jobs, rows, strict=True)]
-            return np.concatenate(found, axis=-1)
-
+        by_job = list(zip(jobs, rows, strict=True))
+        whole = [
+            [x[job.evaluated].mean(axis=0) for x in found] for job, found in by_job
+        ]
+        windows = [[x[job.windows] for x in found] for job, found in by_job]
         first = jobs[0]
         length = min(self.window_seconds or first.seconds, first.seconds)
         return Prediction(
             seconds=first.seconds,
-            logits=logits("evaluated").mean(axis=0),
-            embedding=embedding("evaluated").mean(axis=0),
+            logits=np.mean([logits for logits, _ in whole], axis=0),
+            embedding=np.concatenate([pooled for _, pooled in whole]),
             start=first.times,
             end=first.times + length,
-            window_logits=logits("windows"),
-            window_embedding=embedding("windows"),
+            window_logits=np.mean([logits for logits, _ in windows], axis=0),
+            window_embedding=np.concatenate([x for _, x in windows], axis=-1),
         )
 
 

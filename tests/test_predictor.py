@@ -195,7 +195,7 @@ def test_one_bad_sound_stops_no_other(tmp_path, opened):
     logits = np.stack([found[i].logits for i in (0, 2, 4)])
     np.testing.assert_allclose(logits, opened.logits(good), atol=1e-6)
     assert sum(shares) == pytest.approx(5, abs=0.9)  # rows of the bad one may be left
-    with pytest.raises(InputError, match="none.wav"):
+    with pytest.raises(InputError, match=r"none\.wav"):
         opened.logits([good[0], tmp_path / "none.wav"])
 
 
