@@ -160,11 +160,11 @@ class Predictor:
     def _joined(self, jobs: Sequence[Job]) -> Prediction:
         """The average over the workdirs."""
         rows = [list(map(np.stack, zip(*job.found, strict=True))) for job in jobs]
-        by_job = list(zip(jobs, rows, strict=True))
+        pairs = list(zip(jobs, rows, strict=True))
         whole = [
             [x[job.evaluated].mean(axis=0) for x in found] for job, found in by_job
         ]
-        windows = [[x[job.windows] for x in found] for job, found in by_job]
+        windows = [[x[job.windows] for x in found] for job, found in pairs]
         first = jobs[0]
         length = min(self.window_seconds or first.seconds, first.seconds)
         return Prediction(
