@@ -161,9 +161,7 @@ class Predictor:
         """The average over the workdirs."""
         rows = [list(map(np.stack, zip(*job.found, strict=True))) for job in jobs]
         pairs = list(zip(jobs, rows, strict=True))
-        whole = [
-            [x[job.evaluated].mean(axis=0) for x in found] for job, found in by_job
-        ]
+        whole = [[x[job.evaluated].mean(axis=0) for x in found] for job, found in pairs]
         windows = [[x[job.windows] for x in found] for job, found in pairs]
         first = jobs[0]
         length = min(self.window_seconds or first.seconds, first.seconds)

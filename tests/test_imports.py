@@ -12,6 +12,7 @@ LEVELS = [
     ["main"],
     ["training"],
     ["report", "ensemble", "predict"],
+    ["tables"],
     ["predictor"],
     ["inference"],
     ["workdir"],
@@ -104,6 +105,17 @@ def test_heavy_libraries_stay_in_their_rooms(repo_root, library, allowed):
         path for path in found if not path.startswith(allowed) and "test_" not in path
     ]
     assert strangers == []
+
+
+# What uses a trained model, and what it may not need for that.
+USERS = ("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir")
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_what_uses_a_trained_model_imports_no_training_and_no_data_set(repo_root, user):
+    names = set(imported(repo_root / "audiojax" / f"{user}.py"))
+    forbidden = ("audiojax.training", "audiojax.datasets", "tensorflow", "orbax", "clu")
+    assert [name for name in names if name.startswith(forbidden)] == []
 
 
 def test_models_features_and_weights_load_no_other_framework():

@@ -71,7 +71,7 @@ def test_every_package_is_in_the_wheel(repo_root):
     }
     assert folders == found | {"weights"}
     patterns = setup["setuptools"]["package-data"]["audiojax.weights"]
-    files = {path for path in (repo_root / "weights").iterdir()}
+    files = set((repo_root / "weights").iterdir())
     assert {p for n in patterns for p in (repo_root / "weights").glob(n)} == files
 
 
