@@ -280,8 +280,8 @@ def test_a_newer_format_is_named(of_mode, tmp_path):
     source = Workdir(of_mode("pad").workdir)
     shutil.copytree(source.path, tmp_path / "a")
     folder = tmp_path / "a" / Run(1, 0).name / "checkpoints"
-    (manifest,) = folder.glob("*/manifest.json")
-    files.write_json(manifest, files.read_json(manifest) | {"format": 99})
+    for manifest in folder.glob("*/manifest.json"):
+        files.write_json(manifest, files.read_json(manifest) | {"format": 99})
     assert "has format 99" in refused(tmp_path / "a", seeds=[0])
     path = edited(source.path, tmp_path / "b", lambda r: r.update(format=99))
     assert "was written by a newer version of audiojax" in refused(path)
