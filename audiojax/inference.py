@@ -1,4 +1,4 @@
-"""The runs of one workdir, applied to sounds that are read as streams."""
+"""The runs of one classifier, applied to sounds that are read as streams."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 from etils import epath
 
 from audiojax import clips, sounds, task
+from audiojax.classifier import Classifier, Variables
 from audiojax.errors import InputError
 from audiojax.sounds import Content
-from audiojax.workdir import Run, Workdir
 
 # Rows that the network sees at once; the last batch is filled up, so that nothing is
 # compiled twice.
@@ -64,12 +64,24 @@ Row = tuple[Job, np.ndarray, int, float]
 
 
 class Member:
-    """The finished runs of one workdir, which share a classifier."""
+    """Runs that share a classifier, those of one workdir.
 
-    def __init__(self, workdir: Workdir, runs: Sequence[Run], classes: Sequence[str]):
-        self.classifier = workdir.classifier
-        self.columns = [workdir.classes.index(name) for name in classes]
-        self.variables = [jax.device_put(workdir.variables(run)) for run in runs]
+    Attributes:
+        classifier: what they are of.
+        variables: of each run, on the device.
+        columns: which of the classifier's logits are which of the result's.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        variables: Sequence[Variables],
+        classes: Sequence[str],
+    ):
+        """Compiles nothing yet; logits come in the order of `classes`."""
+        self.classifier = classifier
+        self.variables = [jax.device_put(of_run) for of_run in variables]
+        self.columns = [classifier.classes.index(name) for name in classes]
         # The image is computed once for all runs, which then share one program.
         self._image = jax.jit(self.classifier.image)
         self._outputs = jax.jit(self.classifier.outputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,12 +60,11 @@ class Predictor:
             the workdirs differ in it, and there are no windows then.
     """
 
-    def __init__(self, opened: Sequence[tuple[Workdir, Sequence[Run]]]):
-        """Reads the runs' variables; see `load`."""
-        first = opened[0][0]
+    def __init__(self, members: Sequence[Member], runs: Mapping[str, Sequence[str]]):
+        """See `load`, which gives one of what workdirs hold."""
+        first = members[0].classifier
         self.classes, self.task = first.classes, first.task
-        self.runs = {str(w.path): [run.name for run in runs] for w, runs in opened}
-        self._members = [Member(w, runs, self.classes) for w, runs in opened]
+        self.runs, self._members = runs, members
         lengths = {member.row_seconds for member in self._members}
         self.window_seconds = lengths.pop() if len(lengths) == 1 else None
 
@@ -214,7 +213,12 @@ def load(
         problems.append(f"the same workdir twice: {named(twice)}")
     if problems:
         raise InputError("\n  ".join(["can't predict with these:", *problems]))
-    return Predictor(opened)
+    members = [
+        Member(w.classifier, list(map(w.variables, runs)), opened[0][0].classes)
+        for w, runs in opened
+    ]
+    names = {str(w.path): [run.name for run in runs] for w, runs in opened}
+    return Predictor(members, names)
 
 
 def _chosen(
