@@ -130,7 +130,7 @@ def predicted(opened, *given, **options) -> list[Prediction]:
 
 
 def noise(seconds, rate=RATE) -> np.ndarray:
-    return np.random.default_rng(2).normal(0, 0.1, round(seconds * rate))
+    return np.random.default_rng(2).normal(0, 0.1, (round(seconds * rate),))
 
 
 @pytest.mark.parametrize("mode", MODES)
