@@ -217,7 +217,7 @@ def run(workdirs: Sequence[str], names: Sequence[str]) -> bool:
     bar = tqdm(total=len(usable), disable=None, bar_format=shape, leave=False)
     found = opened.predictions(usable, overlap=options.overlap, on_progress=bar.update)
     told: list[Told] = []
-    lengths: dict[str, float] = {}
+    lengths: dict[str, tuple[float, int]] = {}
     problems = [clip for clip in given if isinstance(clip, InputError)]
     with bar:
         for problem in problems:
@@ -233,7 +233,7 @@ def run(workdirs: Sequence[str], names: Sequence[str]) -> bool:
             for path in place:
                 track = tables.label_track(of_clip, choice, opened.task)
                 files.write_bytes(path, track.encode("utf-8", "replace"))
-            lengths[str(clip)] = said.seconds
+            lengths[str(clip)] = said.seconds, len(said.start)
             told += [of_clip] if options.embeddings else []
     if options.embeddings:
         write_embeddings(options.embeddings, told)
@@ -247,14 +247,16 @@ def complain(problem: InputError) -> None:
         print(f"audiojax: {problem}", file=sys.stderr, flush=True)
 
 
-def warn(opened: Predictor, lengths: Mapping[str, float]) -> None:
+def warn(opened: Predictor, lengths: Mapping[str, tuple[float, int]]) -> None:
     """Tells once what was hardly heard, or not as a whole."""
-    if short := [name for name, seconds in lengths.items() if seconds <= SHORT]:
+    if short := [name for name, (seconds, _) in lengths.items() if seconds <= SHORT]:
         logger.warning(
             "no longer than %g s, too short to be told: %s",
             *(SHORT, listed(short, ", ")),
         )
-    for sentence in opened.unseen(list(lengths.values())):
+    # One window holds all but the last millisecond.
+    long = [seconds for seconds, count in lengths.values() if count > 1]
+    for sentence in opened.unseen(long):
         logger.warning("the results of whole sounds are as evaluation's: %s", sentence)
 
 
