@@ -70,7 +70,7 @@ def test_what_the_head_is_given_makes_the_logits(config, name):
     logits, pooled = jax.jit(made.outputs)(variables, image)
     expected = jax.jit(made.logits)(variables, image)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
-    head = variables["params"][made.network.head]
+    head = jax.tree.map(np.asarray, variables["params"][made.network.head])
     by_hand = np.asarray(pooled) @ head["kernel"] + head["bias"]
     np.testing.assert_allclose(by_hand, expected, rtol=1e-4, atol=1e-4)
 

@@ -232,6 +232,14 @@ def test_workdirs_of_other_rates_have_the_same_windows(of_mode, tmp_path):
     np.testing.assert_allclose(both.window_logits, mean, atol=1e-6)
 
 
+def test_a_workdir_may_be_named_from_here(of_mode, monkeypatch):
+    workdir = of_mode("pad").workdir
+    monkeypatch.chdir(workdir)
+    (found,) = predicted(audiojax.load(".", seeds=[1]), (noise(0.3), RATE))
+    expected = audiojax.load(workdir, seeds=[1]).logits([(noise(0.3), RATE)])
+    np.testing.assert_array_equal(found.logits, expected[0])
+
+
 def refused(*workdirs, **options):
     with pytest.raises(InputError) as caught:
         audiojax.load(*workdirs, **options)
