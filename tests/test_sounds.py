@@ -291,3 +291,57 @@ class FakeRemote:
 
     def read_bytes(self):
         return self.content
+
+
+@pytest.mark.parametrize("rate", [8000, RATE, 22050, 44100, 48000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_blocks_are_the_sound_to_the_bit(tmp_path, monkeypatch, rate, channels):
+    """However it is cut; its length is known before it is read."""
+    path = tmp_path / "a.wav"
+    samples = np.random.default_rng(0).uniform(-0.9, 0.9, (12347, channels))
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+    mono = samples.astype(np.float32).mean(axis=1)
+    resampled = mono if rate == RATE else soxr.resample(mono, rate, RATE)
+    for block in (1000, 4096, 1 << 18):
+        monkeypatch.setattr(sounds, "BLOCK", block)
+        stream = sounds.Stream(path, RATE)
+        blocks = list(stream.blocks())
+        found = np.concatenate(blocks)
+        assert stream.num_samples == len(found) == len(resampled)
+        assert stream.seconds == 12347 / rate
+        expected = np.rint(resampled * 32768).clip(-32768, 32767)
+        np.testing.assert_array_equal(found, expected)
+        assert max(map(len, blocks)) <= max(2 * block * RATE / rate, 1000)
+
+
+def test_clipping_is_found_across_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(sounds, "BLOCK", 100)
+    for start in (97, 98, 99, 150):
+        sound = np.zeros(300)
+        sound[start : start + 3] = 1
+        soundfile.write(tmp_path / "a.wav", sound, RATE)
+        assert sounds.decode(tmp_path / "a.wav", RATE).clipped
+    sound = np.zeros(300)
+    sound[[98, 99, 198]] = 1
+    soundfile.write(tmp_path / "a.wav", sound, RATE)
+    assert not sounds.decode(tmp_path / "a.wav", RATE).clipped
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_content_is_read_as_its_file(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, noise(), 22050)
+    content = sounds.Content("what was piped", path.read_bytes())
+    expected = sounds.read(path, RATE)
+    np.testing.assert_array_equal(sounds.read(content, RATE), expected)
+    with pytest.raises(InputError, match="what was piped is not a readable sound"):
+        sounds.read(sounds.Content("what was piped", b"no sound"), RATE)
+
+
+def test_arrays_are_resampled_and_not_clipped():
+    sound = 1.5 * noise(rate=44100)
+    expected = soxr.resample(sound.astype(np.float32), 44100, RATE)
+    np.testing.assert_array_equal(sounds.from_array(sound, 44100, RATE), expected)
+    whole = np.array([-32768, 0, 16384], np.int16)
+    np.testing.assert_array_equal(sounds.from_array(whole, RATE, RATE), [-1, 0, 0.5])
+    assert len(sounds.from_array(np.ones(1), 48000, 8000)) == 1
