@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiojax import sounds
 from audiojax.clips import MODES, ClipPolicy
 from audiojax.datasets import Clip, Info, Recordings, batches
 from audiojax.datasets.layouts import synthetic
