@@ -58,6 +58,17 @@ def test_held_out_clips_have_the_logits_of_evaluation(of_mode, mode):
     assert ensemble.classes == trained.CLASSES
 
 
+def test_several_labels_a_clip(tmp_path):
+    label = np.random.default_rng(0).integers(0, 2, (4 * len(trained.LENGTHS), 3))
+    recordings = trained.make_recordings(label=label)
+    found = trained.train(tmp_path / "several", trained.make_config(), recordings)
+    opened = audiojax.load(found.workdir)
+    expected = held_out(found.workdir, 0)
+    np.testing.assert_allclose(opened.logits(found.clips()), expected, atol=1e-5)
+    shares = opened.probabilities(found.clips())
+    np.testing.assert_allclose(shares, special.expit(expected), atol=1e-5)
+
+
 def test_workdirs_count_alike_whatever_their_seeds(of_mode):
     crop, pad = of_mode("crop"), of_mode("pad")
     # One seed of the second workdir, by which the choice of seeds is the same in both.

@@ -24,7 +24,7 @@ from audiojax.task import TASKS
 from configs import common
 from scripts.benchmark.common import OURS, environment
 from scripts.benchmark.features import librosa_log_mel
-from scripts.benchmark.models import CLASSES, _torch_module
+from scripts.benchmark.models import CLASSES, torch_module
 
 RATE, CHANNELS = 48000, 2
 TORCH = "PyTorch, librosa"
@@ -67,7 +67,7 @@ def by_torch(name: str) -> Work:
 
     made = classifier.create(settings(name), ("a",), TASKS["single_label"])
     log_mel, length = made.log_mel, made.clip_policy.num_samples
-    network = _torch_module(name).to(memory_format=torch.channels_last).eval()
+    network = torch_module(name).to(memory_format=torch.channels_last).eval()
 
     @torch.inference_mode()
     def work(path: Path) -> int:
