@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 FORMAT = 2
 # What prediction needs of a state; the rest is for going on with the training.
-MODEL = ("params", "batch_stats", "input", "best")
+MODEL = ("params", "batch_stats", "input", "best", "ema")
 # Before formats had numbers, the whole state was one item.
 OLD_FORMAT, OLD_ITEM = 1, "state"
 
@@ -121,8 +121,9 @@ def read_model(step_dir: epath.Path) -> dict[str, Any]:
     """The item `model` of a whole checkpoint, as NumPy arrays.
 
     Returns:
-        `params`, `batch_stats` and `input`, and as `best` the same after the best
-        epoch, None where no epoch was picked.
+        `params`, `batch_stats` and `input`; as `best` the same after the best epoch,
+        None where no epoch was picked; and as `ema` averages of the first two, None
+        where none were kept.
     """
     # It takes seconds, and most who open a workdir read no checkpoint.
     import orbax.checkpoint as ocp
@@ -135,6 +136,7 @@ def read_model(step_dir: epath.Path) -> dict[str, Any]:
     as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
     arguments = jax.tree.map(lambda _: as_numpy, getattr(saved, "tree", saved))
     tree = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=arguments))
+    tree = {"ema": None} | tree  # which not all have
     return {name: tree[name] for name in MODEL}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from audiojax import catalog, features, models, pretrained
-from audiojax.clips import ClipPolicy
+from audiojax.clips import INT16_FULL_SCALE, ClipPolicy
 from audiojax.config import Config
 from audiojax.errors import InputError, check_choice
 from audiojax.features import LogMel
@@ -21,6 +21,13 @@ from audiojax.pretrained import Variables
 from audiojax.task import Task
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def as_float(audio: jax.Array) -> jax.Array:
+    """Samples in [-1, 1], float32, also of 16-bit ones."""
+    if audio.dtype == jnp.int16:
+        return audio.astype(jnp.float32) / INT16_FULL_SCALE
+    return audio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +49,8 @@ class Classifier:
         new_stages: stages that are drawn at random though weights are loaded; the
             head always is.
         keep_batch_norm: whether BatchNorm in `new_stages` is as pretrained.
+        test_shifts: number of shifts in time that `test_logits` averages over; 0 or 1
+            for the image as it is.
     """
 
     network: Network
@@ -52,6 +61,7 @@ class Classifier:
     task: Task
     new_stages: tuple[str, ...] = ()
     keep_batch_norm: bool = False
+    test_shifts: int = 0
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -76,7 +86,7 @@ class Classifier:
         """The images of a batch, which holds them or the waveforms to make them of."""
         if "image" in batch:
             return batch["image"]
-        return self.image(batch["audio"], batch.get("length"))
+        return self.image(as_float(batch["audio"]), batch.get("length"))
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Variables before training: pretrained where asked for, the head random."""
@@ -144,6 +154,36 @@ class Classifier:
         maps = found["stages"]["outputs"][last]
         return logits, jnp.mean(maps.astype(jnp.float32), axis=(1, 2))
 
+    def test_logits(self, variables: Variables, image: jax.Array) -> jax.Array:
+        """The logits of `test_outputs` alone: [B, classes], float32."""
+        return self.test_outputs(variables, image)[0]
+
+    def test_outputs(
+        self, variables: Variables, image: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """What evaluation and prediction take: `outputs`, averaged over `test_shifts`.
+
+        Shift i of n moves the image circularly by the share i/n of its frames, rounded
+        down. One shifted batch is in memory at a time.
+
+        Args:
+            variables: as `init` returns them.
+            image: log-mel images [B, mel, frames, C], not standardized.
+
+        Returns:
+            Logits [B, classes], and what the head makes them of, [B, features]; both
+            float32.
+        """
+        if self.test_shifts <= 1:
+            return self.outputs(variables, image)
+        shifts = np.arange(self.test_shifts) * image.shape[2] // self.test_shifts
+
+        def shifted(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return self.outputs(variables, jnp.roll(image, shift, axis=2))
+
+        found = jax.lax.map(shifted, jnp.asarray(shifts))
+        return jax.tree.map(lambda x: x.mean(axis=0), found)
+
 
 def _network_arguments(
     variables: Variables, image: jax.Array
@@ -171,15 +211,21 @@ def create(
 
     Raises:
         InputError: for an unknown model, stage or compute type, or impossible dropout,
-            features or lengths.
+            stochastic depth, features, lengths or shifts.
     """
     check_choice("config.model.dtype", config.model.dtype, DTYPES)
-    if not 0 <= config.model.dropout < 1:
-        raise InputError(
-            f"config.model.dropout is {config.model.dropout}; expected a share from 0 "
-            "to below 1"
-        )
+    for field in ("dropout", "drop_path"):
+        if not 0 <= config.model[field] < 1:
+            raise InputError(
+                f"config.model.{field} is {config.model[field]}; expected a share from "
+                "0 to below 1"
+            )
     log_mel = LogMel(**config.features)
+    if not 0 <= config.data.test_shifts <= log_mel.frames:
+        raise InputError(
+            f"config.data.test_shifts is {config.data.test_shifts}; expected 0 for "
+            f"none or 1 to {log_mel.frames}, the frames of an image"
+        )
     weights = config.model.pretrained
     if weights == "imagenet":
         weights = config.model.name
@@ -188,11 +234,18 @@ def create(
         config.model.name,
         num_classes=len(classes),
         dropout=config.model.dropout,
+        drop_path=config.model.drop_path,
+        remat=config.model.remat,
         dtype=DTYPES[config.model.dtype],
         batch_norm_momentum=config.model.batch_norm_momentum,
         **options,
         **network,
     )
+    if config.model.drop_path and not built.residual:
+        raise InputError(
+            f"config.model.drop_path is {config.model.drop_path}, but "
+            f"{config.model.name} has no residual branches to drop; set it to 0"
+        )
     frozen, new = frozen_stages(config, built), config.model.reinitialize
     if not config.model.update_batch_norm:
         built = built.clone(fixed_batch_norm=frozen)
@@ -209,6 +262,7 @@ def create(
         task=task,
         new_stages=() if new is None else models.stages_from(built, new),
         keep_batch_norm=config.model.keep_batch_norm,
+        test_shifts=config.data.test_shifts,
     )
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from audiojax.errors import InputError, check_choice
 
 MODES = ("pad", "repeat", "crop", "stretch")
+# What 16-bit samples are divided by to lie in [-1, 1].
+INT16_FULL_SCALE = 32768
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,11 +126,11 @@ def _spare(lengths: np.ndarray, policy: ClipPolicy) -> np.ndarray:
 
 
 def fit(samples: np.ndarray, start: int, policy: ClipPolicy) -> np.ndarray:
-    """One row, float32 [num_samples]: a clip's window, filled up to full length.
+    """One row [num_samples]: a clip's window, filled up to full length.
 
     The window begins at sample `start` of the whole clip `samples` [T].
     """
-    window = np.asarray(samples, np.float32)[start : start + policy.num_samples]
+    window = samples[start : start + policy.num_samples]
     missing = policy.num_samples - len(window)
     if missing and policy.mode == "repeat":
         return np.resize(window, policy.num_samples)

@@ -84,7 +84,7 @@ class Member:
         self.columns = [classifier.classes.index(name) for name in classes]
         # The image is computed once for all runs, which then share one program.
         self._image = jax.jit(self.classifier.image)
-        self._outputs = jax.jit(self.classifier.outputs)
+        self._outputs = jax.jit(self.classifier.test_outputs)
 
     @property
     def row_seconds(self) -> float:

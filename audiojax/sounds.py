@@ -15,6 +15,7 @@ import soundfile
 import soxr
 from etils import epath
 
+from audiojax.clips import INT16_FULL_SCALE
 from audiojax.errors import InputError
 
 # What is taken for a sound by its name: what libsndfile reads, and other sounds, which
@@ -26,8 +27,6 @@ SUFFIXES = (
 )
 # Samples of a channel that are read at once.
 BLOCK = 1 << 18
-# 16-bit steps in full scale.
-FULL_SCALE = 32768
 # Lossy formats overshoot full scale a little and are clipped; what is far above it was
 # scaled wrongly, and clipping would destroy it.
 LOUDEST = 8.0
@@ -116,7 +115,7 @@ def decode(path: Source, sample_rate: int) -> Sound:
 
 def full_scale(samples: np.ndarray) -> np.ndarray:
     """Stored samples, int16, as float32 in [-1, 1)."""
-    return samples.astype(np.float32) / np.float32(FULL_SCALE)
+    return samples.astype(np.float32) / np.float32(INT16_FULL_SCALE)
 
 
 class Stream:
@@ -227,8 +226,8 @@ class Stream:
 
 def _stored(mono: np.ndarray) -> np.ndarray:
     """Samples with full scale 1 in 16-bit steps."""
-    steps = np.rint(mono * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1)
-    return steps.astype(np.int16)
+    full = INT16_FULL_SCALE
+    return np.rint(mono * full).clip(-full, full - 1).astype(np.int16)
 
 
 @contextlib.contextmanager

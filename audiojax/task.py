@@ -51,6 +51,14 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
+    def smoothed(self, targets: jax.Array, amount: float) -> jax.Array:
+        """Targets [B, classes] moved towards knowing nothing, by a share of the way.
+
+        So the loss does not reward logits that grow without end (Szegedy et al. 2016,
+        arXiv 1512.00567).
+        """
+
+    @abc.abstractmethod
     def correct(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
         """How much of each clip's prediction is right, from 0 to 1: [B]."""
 
@@ -138,6 +146,10 @@ class SingleLabel(Task):
         """Cross-entropy."""
         return optax.softmax_cross_entropy(logits, targets)
 
+    def smoothed(self, targets: jax.Array, amount: float) -> jax.Array:
+        """Towards equal shares of all classes."""
+        return optax.smooth_labels(targets, amount)
+
     def correct(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
         """1 where the largest logit is that of the largest share."""
         return (logits.argmax(-1) == targets.argmax(-1)).astype(jnp.float32)
@@ -176,6 +188,10 @@ class MultiLabel(Task):
     def losses(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
         """The mean of the classes' binary cross-entropy."""
         return optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=-1)
+
+    def smoothed(self, targets: jax.Array, amount: float) -> jax.Array:
+        """Towards 1/2 for each class."""
+        return (1 - amount) * targets + amount / 2
 
     def correct(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
         """The share of classes on the right side of even odds."""

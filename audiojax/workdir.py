@@ -26,6 +26,18 @@ RESULT, CHECKPOINTS, METRICS = "result.json", "checkpoints", "metrics.jsonl"
 TEST, VALIDATION = "predictions.npz", "validation.npz"
 # What mends a run's damaged file, as long as its checkpoints are whole.
 AGAIN = "type the training command again, which makes it anew from the checkpoint"
+# What configs of older versions lack, with the values that mean what was done then.
+LATER = {
+    "model": {
+        "freeze": None,
+        "update_batch_norm": False,
+        "reinitialize": None,
+        "keep_batch_norm": False,
+        "drop_path": 0.0,
+        "remat": False,
+    },
+    "data": {"test_shifts": 0},
+}
 
 named = functools.partial(listed, between=", ")
 
@@ -53,6 +65,7 @@ class Entry:
         skipped_steps: updates left out because a value was not finite.
         seconds: that the training took.
         final: scores of the test clips at the end, as `Task.scores` gives them.
+        raw: the same without averaging, None where the model is no average.
         best: the same after the best epoch, with its number `epoch` and its
             `validation` scores; None where no epoch was picked.
         files: sums of the run's other files, by their names; None if it was written
@@ -64,6 +77,7 @@ class Entry:
     skipped_steps: int
     seconds: float
     final: dict[str, Any]
+    raw: dict[str, Any] | None = None
     best: dict[str, Any] | None = None
     files: dict[str, str] | None = None
 
@@ -198,21 +212,24 @@ class Workdir:
         Raises:
             InputError: if this version can't build it.
         """
-        return classifier.create(as_config(self.config), self.classes, self.task)
+        fields = {name: LATER[name] | self.config[name] for name in LATER}
+        config = as_config(self.config | fields)
+        return classifier.create(config, self.classes, self.task)
 
     def variables(self, run: Run, which: str = "last") -> Variables:
         """What `Classifier.logits` takes, as NumPy arrays.
 
-        They are of the end of the training, or with "best" of its best epoch. A
+        They are of the end of the training: averages, if the training kept such, and
+        with "raw" those that were averaged. With "best" they are of its best epoch. A
         damaged newest checkpoint is named, and the one before it is read.
 
         Raises:
             InputError: if there is no whole checkpoint, or no best epoch was picked.
         """
         model = checkpoint.read_model(checkpoint.newest(self.file(run, CHECKPOINTS)))
-        best = model.pop("best")
+        best, ema = model.pop("best"), model.pop("ema")
         if which != "best":
-            return model
+            return model if which == "raw" else {**model, **(ema or {})}
         if best is None:
             raise InputError(
                 f"{self.path}: no best epoch was picked; train with "

@@ -6,6 +6,7 @@ or `--config.sweep.seeds=0,1,2`.
 """
 
 import dataclasses
+from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
@@ -17,6 +18,11 @@ from audiojax.features import PRESETS
 def features(preset: str) -> Config:
     """The fields of a `LogMel` preset."""
     return ConfigDict(dataclasses.asdict(PRESETS[preset]))
+
+
+def augment(**settings: Any) -> Config:
+    """The fields of `Augment`, which tells what each does; those not given are off."""
+    return ConfigDict(dataclasses.asdict(Augment(**settings)))
 
 
 def get_config() -> Config:
@@ -37,8 +43,12 @@ def get_config() -> Config:
     config.data.clip_mode = "pad"
     # With "crop", the most windows of a clip in evaluation; no more than cover it.
     config.data.num_windows = 10
-    # "spectrogram": each clip's image is made once; "audio": in the compiled step.
-    config.data.stage = "spectrogram"
+    # In evaluation, average logits over so many evenly spaced circular shifts of each
+    # image in time; takes as many times longer. 0: the image as it is.
+    config.data.test_shifts = 0
+    # "spectrogram": each clip's image is made once; "audio": in the compiled step, so
+    # that waveforms can be changed.
+    config.data.stage = "audio"
     # Of sounds that are made by code, and of folds that are made here.
     config.data.seed = 0
     # None: the data set's own folds, or "stratified" where it has none; "stratified":
@@ -60,8 +70,12 @@ def get_config() -> Config:
 
     config.features = features("esc50")
 
-    # Changes to training images: shares of width and height, see `Augment`.
-    config.augment = ConfigDict(dataclasses.asdict(Augment()))
+    config.augment = augment(
+        # Every epoch holds each clip twice, once clean and once changed.
+        clean_copy=True,
+        pitch_shift=(-2, 2),
+        time_stretch=(0.9, 1.2),
+    )
 
     config.model = ConfigDict()
     config.model.name = "resnet50"
@@ -70,6 +84,13 @@ def get_config() -> Config:
     # Shift and scale images to mean 0 and deviation 1 over the training clips.
     config.model.standardize = False
     config.model.dropout = 0.0
+    # Stochastic depth, of ResNet and EfficientNet-Lite: the share of clips for which a
+    # training step leaves out the last block's branch, rising evenly from the first.
+    config.model.drop_path = 0.0
+    # Keep less for the gradient: what is inside of a stage is computed again. For
+    # batches that an accelerator can't hold; takes about a third more time.
+    config.model.remat = False
+    # What to compute in, "float32" or "bfloat16"; parameters are float32.
     config.model.dtype = "float32"
     config.model.batch_norm_momentum = 0.9
     # The last stage whose parameters stay as they are, and all before it with it, such
@@ -92,9 +113,23 @@ def get_config() -> Config:
     config.optimizer.warmup_epochs = 0.0
     config.optimizer.step_epochs = 30
     config.optimizer.step_factor = 0.1
+    # What weight_decay shrinks: "all", or "kernels" (no biases and no BatchNorm).
+    config.optimizer.decay = "all"
+    # The largest norm of the gradients, longer ones are scaled down to it; 0: any.
+    config.optimizer.clip_norm = 0.0
+    # How many times the learning rate the head has.
+    config.optimizer.head_factor = 1.0
+    # Each stage before the head has so many times the learning rate of the next one.
+    config.optimizer.layer_decay = 1.0
+    # In the loss, the share of each target that is spread over all classes.
+    config.optimizer.label_smoothing = 0.0
+    # What averages of the parameters keep at each step; they are the model. 0: none.
+    config.optimizer.ema_decay = 0.0
 
     config.epochs = 70
     config.batch_size = 32
+    # Work a batch in in so many parts, one after the other: less memory, same gradient.
+    config.accumulate = 1
     config.evaluate_every_epochs = 1
 
     config.sweep = ConfigDict()

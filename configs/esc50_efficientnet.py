@@ -17,10 +17,10 @@ def get_config() -> Config:
     config.model.name = "efficientnet_lite0"
     config.model.standardize = True
     config.model.dropout = 0.2
-    config.augment.shift = 1.0
-    config.augment.time_mask = 0.1
-    config.augment.mel_mask = 0.1
+    config.data.stage = "spectrogram"
+    config.augment = common.augment(shift=1.0, time_mask=0.1, mel_mask=0.1)
     config.optimizer.name = "adamw"
+    config.optimizer.decay = "kernels"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_epochs = 3.0

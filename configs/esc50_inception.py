@@ -3,9 +3,10 @@
 python -m audiojax.main --config configs/esc50_inception.py \
     --config.data.source_dir=ESC-50-master
 
-The paper's own augmentation (pitch shift and time stretch) is not part of it yet. Not
-measured: an independent repetition at the last epoch gave 90.70 for single networks
-and, of five seeds on fold 1, 88.5 to 92.0 and 94.0 for their ensemble.
+This is the paper's experiment whole, with its augmentation; the epoch that is reported
+is the last one. Not measured: an independent repetition at the last epoch gave 90.70
+for single networks and, of five seeds on fold 1, 88.5 to 92.0 and 94.0 for their
+ensemble.
 """
 
 from audiojax.config import Config

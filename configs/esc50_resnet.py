@@ -3,9 +3,9 @@
 python -m audiojax.main --config configs/esc50_resnet.py \
     --config.data.source_dir=ESC-50-master
 
-The paper's own augmentation (pitch shift and time stretch) is not part of it yet. Not
-measured: published for this recipe, best epoch on the test fold, 90.65; an independent
-repetition at the last epoch, 89.00.
+This is the paper's experiment whole, with its augmentation; the epoch that is reported
+is the last one. Not measured: published for this recipe, best epoch on the test fold,
+90.65; an independent repetition at the last epoch, 89.00.
 """
 
 from audiojax.config import Config

@@ -7,9 +7,9 @@ The fifth that is held out is drawn from the seed `data.seed`, not the paper's, 
 not published; it has clips of one piece or artist on both sides, so its scores are too
 high. --config.data.split_dir=DIR takes published lists that avoid this.
 
-The paper's own augmentation (pitch shift and time stretch) is not part of it yet. Not
-measured: published for this recipe, an ensemble with the best epoch on the test clips,
-above 90.
+This is the paper's experiment whole, with its augmentation; the epoch that is reported
+is the last one. Not measured: published for this recipe, an ensemble with the best
+epoch on the test clips, above 90.
 """
 
 from audiojax.config import Config

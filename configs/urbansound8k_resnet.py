@@ -3,8 +3,9 @@
 python -m audiojax.main --config configs/urbansound8k_resnet.py \
     --config.data.source_dir=UrbanSound8K
 
-The paper's own augmentation (pitch shift and time stretch) is not part of it yet. Not
-measured: published for this recipe, best epoch on the test fold, 84.76.
+This is the paper's experiment whole, with its augmentation; the epoch that is reported
+is the last one. Not measured: published for this recipe, best epoch on the test fold,
+84.76.
 """
 
 from audiojax.config import Config

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -87,6 +88,48 @@ def test_an_unknown_compute_type_is_named(config):
     config.model.dtype = "float16"
     with pytest.raises(InputError, match="dtype is 'float16'; choose one of float32"):
         classifier.create(config, ("a", "b"), SINGLE)
+
+
+@pytest.mark.parametrize("name", ["densenet121", "inception_v3"])
+def test_a_network_without_branches_to_drop_is_named(config, name):
+    config.model.update(name=name, drop_path=0.2)
+    with pytest.raises(InputError, match=f"0.2, but {name} has no residual branches"):
+        classifier.create(config, ("a", "b"), SINGLE)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
+def test_a_network_with_branches_gets_the_rate_to_drop_them(config, name):
+    config.model.update(name=name, drop_path=0.2)
+    assert classifier.create(config, ("a", "b"), SINGLE).network.drop_path == 0.2
+
+
+@pytest.mark.parametrize("count", [2, 3, 16])
+def test_logits_are_averaged_over_shifts_in_time(config, count):
+    config.data.test_shifts = count
+    parts = classifier.create(config, ("a", "b"), SINGLE)
+    variables = parts.init(jax.random.key(0))
+    image = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
+    rolled = [jnp.roll(image, int(i * 16 / count), axis=2) for i in range(count)]
+    expected = np.mean([parts.logits(variables, x) for x in rolled], axis=0)
+    found = jax.jit(parts.test_logits)(variables, image)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(expected - parts.logits(variables, image)).max() > 1e-3
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_without_shifts_the_image_is_as_it_is(config, count):
+    config.data.test_shifts = count
+    parts = classifier.create(config, ("a", "b"), SINGLE)
+    variables, image = parts.init(jax.random.key(0)), jax.numpy.ones((2, 16, 16, 3))
+    texts = [
+        jax.jit(logits).lower(variables, image).as_text().replace(name, "")
+        for name, logits in (
+            ("test_logits", parts.test_logits),
+            ("logits", parts.logits),
+        )
+    ]
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("mode", ["pad", "repeat", "crop", "stretch"])

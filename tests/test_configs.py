@@ -112,6 +112,10 @@ def test_the_papers_experiments_follow_its_recipe(name, of):
         "features/hop_ms": (10, 25, 50),
         "features/n_mels": 128,
         "features/frames": 1500 if wide else 250,
+        "data/stage": "audio",
+        "augment/clean_copy": True,
+        "augment/pitch_shift": (-2, 2),
+        "augment/time_stretch": (0.9, 1.2),
         "model/pretrained": "imagenet",
         "model/standardize": False,
         "optimizer/name": "adam",
@@ -125,3 +129,6 @@ def test_the_papers_experiments_follow_its_recipe(name, of):
     }
     found = {"/".join(path): value for path, value in fields(config).items()}
     assert {field: found[field] for field in expected} == expected
+    of_paper = ("augment/clean_copy", "augment/pitch_shift", "augment/time_stretch")
+    others = {x: found[x] for x in found if x.startswith("augment/")}
+    assert not any(value for x, value in others.items() if x not in of_paper)

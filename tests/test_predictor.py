@@ -58,6 +58,18 @@ def test_held_out_clips_have_the_logits_of_evaluation(of_mode, mode):
     assert ensemble.classes == trained.CLASSES
 
 
+def test_shifts_of_the_test_are_made_too(tmp_path):
+    config = trained.make_config()
+    config.data.test_shifts = 3
+    found = trained.train(tmp_path / "shifted", config)
+    opened = audiojax.load(found.workdir)
+    expected = held_out(found.workdir, 0)
+    np.testing.assert_allclose(opened.logits(found.clips()), expected, atol=1e-5)
+    head = Workdir(found.workdir).variables(Run(1, 0))["params"]["fc"]
+    by_hand = opened.embeddings(found.clips()) @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(by_hand, expected, atol=1e-5)
+
+
 def test_several_labels_a_clip(tmp_path):
     label = np.random.default_rng(0).integers(0, 2, (4 * len(trained.LENGTHS), 3))
     recordings = trained.make_recordings(label=label)

@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special
@@ -109,3 +110,14 @@ def test_probabilities_of_several_classes_are_averaged_each_by_itself():
         [special.expit(m) for m in members], axis=0, weights=[1, 2, 1]
     )
     np.testing.assert_allclose(special.expit(found), expected, rtol=1e-12)
+
+
+def test_smoothed_targets_are_arithmetic():
+    """By a fifth of the way: to quarters with one class a clip, to halves with more."""
+    mixed = jnp.array([[1, 0, 0, 0], [0.7, 0.3, 0, 0]])
+    found = SINGLE.smoothed(mixed, 0.2)
+    np.testing.assert_allclose(found, 0.8 * mixed + 0.05, rtol=1e-6)
+    np.testing.assert_allclose(np.sum(found, axis=1), [1, 1], rtol=1e-6)
+    several = jnp.array([[1, 0, 1], [0, 0, 0.5]])
+    expected = [[0.9, 0.1, 0.9], [0.1, 0.1, 0.5]]
+    np.testing.assert_allclose(MULTI.smoothed(several, 0.2), expected, rtol=1e-6)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from audiojax import files
+from audiojax import classifier, files
 from audiojax.errors import InputError
 from audiojax.training import sweep, trainer
 from audiojax.training.checkpoints import Checkpoints
-from audiojax.workdir import Run, Workdir
+from audiojax.workdir import Run, Workdir, as_config
 from tests import processes, tiny
 
 RUN = "fold1-seed0"
@@ -57,6 +57,15 @@ def test_one_item_is_still_scored(old, config):
     for which in ("final", "best"):
         assert found["runs"][0][which]["accuracy"] == run[which]["accuracy"]
         assert found["runs"][0][which]["loss"] == pytest.approx(run[which]["loss"])
+
+
+def test_a_config_that_lacks_later_fields_still_builds_its_classifier(old):
+    """Whatever is read from a config to build one."""
+    model, config = Workdir(old).classifier, Workdir(old).config
+    asked = tiny.get_config()
+    for name in ("model", "data", "features"):
+        asked[name].update(as_config(config[name]))
+    assert model == classifier.create(asked, model.classes, model.task)
 
 
 def test_one_item_is_not_gone_on_from(old):

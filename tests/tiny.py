@@ -16,7 +16,7 @@ class Tiny(Network):
     head = "fc"
     init_conv = nn.initializers.he_normal()
 
-    def stages(self, conv, norm):
+    def stages(self, conv, norm, drop):
         return [
             (
                 "conv1",

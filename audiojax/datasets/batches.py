@@ -91,6 +91,7 @@ def train_batches(
     rows: slice = slice(None),
     image: Any = None,
     weights: np.ndarray | None = None,
+    clean_copy: bool = False,
 ) -> Iterator[Batch]:
     """The batches of one epoch, in its order.
 
@@ -113,22 +114,30 @@ def train_batches(
         image: [W, mel, frames, C] as `image_cache` gives it, instead of audio.
         weights: [n] to draw the epoch's n clips by, with replacement; None to take
             each once.
+        clean_copy: give every clip twice, once to be changed and once clean, all in
+            one order.
 
     Returns:
-        An iterator of {"audio": float32 [B, num_samples] or "image": float32
-        [B, mel, frames, C], "label": int32 [B], or float32 [B, classes] with 0 and 1
-        if clips have several, "mask": float32 [B], "index": int32 [B], clip numbers};
+        An iterator of {"audio": [B, num_samples] as it is kept, float32 in [-1, 1] or
+        int16, or "image": float32 [B, mel, frames, C], "label": int32 [B], or float32
+        [B, classes] with 0 and 1 if clips have several, "mask": float32 [B], "index":
+        int32 [B], clip numbers};
         mask is 0 for rows that only fill the batch. Where audio is to be stretched,
-        "length": int32 [B] is its true length in samples.
+        "length": int32 [B] is its true length in samples. With clean copies,
+        "changed": bool [B] says which rows are to be changed.
 
     Raises:
         InputError: if there are no clips, for a batch_size below 1 or a seed below 0,
             or weights that can't be drawn by.
     """
     indices = np.asarray(indices, np.int64)
-    row, mask = _rows(len(indices), batch_size, start, rows)
-    row %= len(indices)
-    clip = order(indices, seed=seed, epoch=epoch, weights=weights)
+    copies = 2 if clean_copy else 1
+    size = copies * len(indices)
+    row, mask = _rows(size, batch_size, start, rows)
+    row %= size
+    weights = None if weights is None else np.tile(weights, copies)
+    place_in_epoch = order(np.arange(size), seed=seed, epoch=epoch, weights=weights)
+    clip = np.tile(indices, copies)[place_in_epoch]
     chance = _random(seed, epoch, _WINDOW).random(len(clip))
     lengths = recordings.lengths[clip]
     if image is None:
@@ -136,7 +145,11 @@ def train_batches(
     else:
         number = (chance * clips.counts(lengths, policy)).astype(np.int64)
         place = clips.first(recordings.lengths, policy)[clip] + number
-    return _stream(recordings, policy, image, clip[row], place[row], mask)
+    stream = _stream(recordings, policy, image, clip[row], place[row], mask)
+    if not clean_copy:
+        return stream
+    changed = place_in_epoch[row] < len(indices)
+    return ({**b, "changed": c} for b, c in zip(stream, changed, strict=True))
 
 
 def eval_batches(
@@ -285,9 +298,9 @@ def _audio(
     recordings: Recordings, policy: ClipPolicy, clip: np.ndarray, start: np.ndarray
 ) -> Batch:
     """Waveforms [B, num_samples], and their true lengths if they are needed."""
-    audio = np.empty((len(clip), policy.num_samples), np.float32)
+    audio = np.empty((len(clip), policy.num_samples), recordings.dtype)
     for row, index, first in zip(audio, clip, start, strict=True):
-        row[:] = clips.fit(recordings.audio(index), first, policy)
+        row[:] = clips.fit(recordings.samples(index), first, policy)
     if policy.mode != "stretch":
         return {"audio": audio}
     length = clips.true_lengths(recordings.lengths[clip], policy)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from audiojax import task as tasks
+from audiojax.clips import INT16_FULL_SCALE
 from audiojax.errors import InputError
 from audiojax.fingerprint import Fingerprint
 from audiojax.task import Task
@@ -148,9 +149,10 @@ class Recordings:
         info: names, labels and folds.
         digests: of each clip a sum of its samples, as they are at that rate.
         lengths: [N] length of each clip in samples.
-        read: gives a clip's samples, float32 [T] in [-1, 1]; safe to call from several
+        read: gives a clip's samples [T] of type `dtype`; safe to call from several
             threads at once.
         in_memory: whether `read` opens no file; batches then need no TensorFlow.
+        dtype: of the samples as they are kept: float32 in [-1, 1], or int16.
     """
 
     info: Info
@@ -158,6 +160,7 @@ class Recordings:
     lengths: np.ndarray
     read: Callable[[int], np.ndarray]
     in_memory: bool = False
+    dtype: type[np.generic] = np.float32
 
     def __len__(self) -> int:
         return len(self.info.clips)
@@ -179,6 +182,17 @@ class Recordings:
 
     def audio(self, index: int) -> np.ndarray:
         """Samples of clip number `index`: float32 [T] in [-1, 1].
+
+        Raises:
+            IndexError: if there is no such clip.
+        """
+        samples = self.samples(index)
+        if samples.dtype == np.int16:
+            samples = samples.astype(np.float32) / np.float32(INT16_FULL_SCALE)
+        return samples
+
+    def samples(self, index: int) -> np.ndarray:
+        """The same as they are kept: [T] of type `dtype`.
 
         Raises:
             IndexError: if there is no such clip.

@@ -75,7 +75,7 @@ class DenseNet(Network, kw_only=True):
     head = "classifier"
     init_conv = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
-    def stages(self, conv: Factory, norm: Factory) -> list[Stage]:
+    def stages(self, conv: Factory, norm: Factory, drop: Factory) -> list[Stage]:
         """See `Network.stages`."""
         layer = partial(DenseLayer, conv, norm, self.growth)
         stem = [

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 
 from audiojax.models.layers import Block, Factory
-from audiojax.models.network import Network, Stage, block_stage
+from audiojax.models.network import Network, Stage, block_stage, rising_drops
 
 # Number of blocks, kernel, first stride, expansion and channels of each stage of the
 # smallest network.
@@ -38,12 +38,14 @@ class LiteBlock(Block):
         kernel: size of the depthwise convolution.
         expansion: factor by which a 1x1 convolution before raises the channels; 1 for
             none.
+        drop: makes the `DropPath` of the convolutions beside a shortcut.
         stride: step of the depthwise convolution.
     """
 
     features: int
     kernel: int
     expansion: int
+    drop: Factory
     stride: int
 
     @nn.compact
@@ -61,7 +63,7 @@ class LiteBlock(Block):
             convolutions = {"conv_pw": first, "conv_dw": depthwise, "conv_pwl": last}
         branch = self.branch(image, nn.relu6, **convolutions)
         fits = self.stride == 1 and channels == self.features
-        return image + branch if fits else branch
+        return image + self.drop()(branch) if fits else branch
 
 
 class EfficientNetLite(Network, kw_only=True):
@@ -79,19 +81,21 @@ class EfficientNetLite(Network, kw_only=True):
     depth: float
 
     head = "classifier"
+    residual = True
     epsilon = 1e-3
     init_conv = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
-    def stages(self, conv: Factory, norm: Factory) -> list[Stage]:
+    def stages(self, conv: Factory, norm: Factory, drop: Factory) -> list[Stage]:
         """See `Network.stages`."""
         stem = ("conv_stem", partial(conv, 32, 3, stride=2, padding="SAME"))
         stages: list[Stage] = [("conv_stem", [stem, ("bn1", norm), nn.relu6])]
-        for index, (depth, kernel, stride, expansion, channels) in enumerate(_STAGES):
-            inside = 0 < index < len(_STAGES) - 1
-            depth = math.ceil(self.depth * depth) if inside else depth
+        first, *inside, last = (depth for depth, *_ in _STAGES)
+        depths = [first, *(math.ceil(self.depth * depth) for depth in inside), last]
+        drops = rising_drops(drop, self.drop_path, depths)
+        for index, (_, kernel, stride, expansion, channels) in enumerate(_STAGES):
             features = _round_channels(self.width * channels)
             block = partial(LiteBlock, conv, norm, features, kernel, expansion)
-            stages.append(block_stage(f"blocks.{index}", block, depth, stride))
+            stages.append(block_stage(f"blocks.{index}", block, drops[index], stride))
         head = ("conv_head", partial(conv, 1280))
         return [*stages, ("conv_head", [head, ("bn2", norm), nn.relu6])]
 

@@ -152,7 +152,7 @@ class InceptionV3(Network, kw_only=True):
     epsilon = 1e-3
     init_conv = nn.initializers.truncated_normal(0.1)
 
-    def stages(self, conv: Factory, norm: Factory) -> list[Stage]:
+    def stages(self, conv: Factory, norm: Factory, drop: Factory) -> list[Stage]:
         """See `Network.stages`."""
 
         def stem(name: str, features: int, kernel: int, **options: Any) -> Any:

@@ -194,3 +194,29 @@ class Dropout(nn.Module):
             lambda key: jax.random.bernoulli(key, 1 - self.rate, features.shape[1:])
         )(keys)
         return jnp.where(keep, features / (1 - self.rate), 0)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: Huang et al. 2016, arXiv 1603.09382.
+
+    Sets the residual branch of a share of the rows to zero as a whole, drawing for each
+    row apart.
+
+    Attributes:
+        train: whether to; needs the random stream "dropout" then.
+        rate: the share, from 0 to below 1; branches that are kept are scaled up to make
+            up for it.
+        axis_name: the device axis that shares a batch, or None.
+    """
+
+    train: bool
+    rate: float = 0.0
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, branch: jax.Array) -> jax.Array:
+        """Gives the branch [B,H,W,C]."""
+        if not self.train or self.rate == 0:
+            return branch
+        ones = jnp.ones((len(branch), 1, 1, 1), branch.dtype)
+        return branch * Dropout(self.rate, self.axis_name)(ones, train=True)

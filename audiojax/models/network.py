@@ -1,5 +1,6 @@
 """What the families have in common: named stages, pooling and the head."""
 
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -11,7 +12,14 @@ from flax import traverse_util
 from jax.typing import DTypeLike
 
 from audiojax.errors import InputError
-from audiojax.models.layers import BatchNorm, Conv, Dropout, Factory, Sequential
+from audiojax.models.layers import (
+    BatchNorm,
+    Conv,
+    Dropout,
+    DropPath,
+    Factory,
+    Sequential,
+)
 
 # A path in the published checkpoint with what makes the layer there, or a function
 # without parameters.
@@ -40,6 +48,11 @@ class Network(nn.Module):
             the channels of that stage.
         fixed_batch_norm: names of the stages whose BatchNorm normalizes by the running
             statistics in training too, and leaves them as they are.
+        drop_path: rate at which training drops the residual branch of the last block,
+            rising evenly from 0 for the first; see `DropPath`.
+        remat: whether the gradient computes what is inside of a stage once more,
+            instead of keeping it from the forward pass (Chen et al. 2016, arXiv
+            1604.06174): less memory, more time.
     """
 
     num_classes: int
@@ -49,17 +62,22 @@ class Network(nn.Module):
     axis_name: str | None = None
     cut: str | None = None
     fixed_batch_norm: tuple[str, ...] = ()
+    drop_path: float = 0.0
+    remat: bool = False
 
     head: ClassVar[str]
+    residual: ClassVar[bool] = False
     epsilon: ClassVar[float] = 1e-5
     init_conv: ClassVar[Callable[..., jax.Array]]
 
-    def stages(self, conv: Factory, norm: Factory) -> list[Stage]:
+    def stages(self, conv: Factory, norm: Factory, drop: Factory) -> list[Stage]:
         """The whole network before pooling: names of stages and their layers.
 
         Args:
             conv: makes a `Conv` of this network's type.
             norm: makes a `BatchNorm` of this network's type and mode.
+            drop: makes a `DropPath` of this network's mode, of a given rate. A family
+                that has residual branches to give it says so by `residual`.
         """
         raise NotImplementedError
 
@@ -77,7 +95,7 @@ class Network(nn.Module):
         Args:
             image: [B,H,W,3]; the output of stage `after` if that is given.
             train: normalize by the batch, update `batch_stats`, drop out (needs the
-                random stream "dropout" if `dropout` is not 0).
+                random stream "dropout" if `dropout` or `drop_path` is not 0).
             after: run only what follows this stage.
             until: give the output [B,H',W',C] of this stage and run nothing after it.
 
@@ -95,16 +113,19 @@ class Network(nn.Module):
             axis_name=self.axis_name,
             dtype=self.dtype,
         )
-        stages = _kept_stages(self, conv, partial(norm, train=train))
-        fixed = _kept_stages(self, conv, partial(norm, train=False))
+        drop = partial(DropPath, train, axis_name=self.axis_name)
+        stages = _kept_stages(self, conv, partial(norm, train=train), drop)
+        fixed = _kept_stages(self, conv, partial(norm, train=False), drop)
         stages |= {name: fixed[name] for name in self.fixed_batch_norm}
         first = 0 if after is None else _position(stages, after) + 1
         last = len(stages) - 1 if until is None else _position(stages, until)
+        remat = self.remat and train and not self.is_initializing()
         groups: dict[str, _Group] = {}
         outputs = {}
         for name in list(stages)[first : last + 1]:
-            for layer in stages[name]:
-                image = self._apply(layer, image, groups)
+            # What is made inside of one `nn.remat` can't be used in another.
+            run = partial(_run, stages[name], {} if remat else groups)
+            image = (nn.remat(run) if remat else run)(self, image)
             outputs[name] = image
         if not self.is_initializing():
             self.sow("stages", "outputs", outputs, lambda _, new: new, dict)
@@ -128,6 +149,18 @@ class Network(nn.Module):
         return groups[group](image, name, make)
 
 
+def _run(
+    layers: Sequence[Layer],
+    groups: dict[str, "_Group"],
+    network: Network,
+    image: jax.Array,
+) -> jax.Array:
+    """What the layers of one stage make of an image."""
+    for layer in layers:
+        image = network._apply(layer, image, groups)
+    return image
+
+
 class _Group(nn.Module):
     """A first part that the paths of several layers share."""
 
@@ -137,19 +170,50 @@ class _Group(nn.Module):
 
 
 def _kept_stages(
-    network: Network, conv: Factory, norm: Factory
+    network: Network, conv: Factory, norm: Factory, drop: Factory
 ) -> dict[str, Sequence[Layer]]:
-    stages = network.stages(conv, norm)
+    stages = network.stages(conv, norm, drop)
     if network.cut is not None:
         del stages[_position(dict(stages), network.cut) + 1 :]
     return dict(stages)
 
 
-def block_stage(name: str, block: Factory, depth: int, stride: int) -> Stage:
-    """A stage of blocks 0, 1, … one after the other, the first with the stride."""
-    strides = [stride] + [1] * (depth - 1)
-    blocks = [(str(i), partial(block, stride=s)) for i, s in enumerate(strides)]
+def block_stage(
+    name: str, block: Factory, drops: Sequence[Factory], stride: int
+) -> Stage:
+    """A stage of blocks 0, 1, … one after the other, the first with the stride.
+
+    Args:
+        name: of the stage.
+        block: makes a block, given its `drop` and its `stride`.
+        drops: what each block drops its branch by, as `rising_drops` gives them.
+        stride: that of the first block.
+    """
+    strides = [stride] + [1] * (len(drops) - 1)
+    blocks = [
+        (str(i), partial(block, drop=drops[i], stride=s)) for i, s in enumerate(strides)
+    ]
     return name, [(name, partial(Sequential, blocks))]
+
+
+def rising_drops(
+    drop: Factory, last: float, depths: Sequence[int]
+) -> list[list[Factory]]:
+    """For each block of each stage, what makes its `DropPath`.
+
+    The rate rises evenly over all blocks, from 0 for the first to `last`.
+
+    Args:
+        drop: makes a `DropPath` of a given rate.
+        last: rate of the last block.
+        depths: number of blocks in each stage.
+    """
+    step = last / max(sum(depths) - 1, 1)
+    firsts = itertools.accumulate(depths, initial=0)
+    return [
+        [partial(drop, rate=step * (first + i)) for i in range(depth)]
+        for first, depth in zip(firsts, depths, strict=False)
+    ]
 
 
 def _position(stages: Mapping[str, Any], name: str) -> int:
@@ -210,6 +274,6 @@ def stage_paths(network: Network) -> dict[str, tuple[str, ...]]:
     """
     paths = {
         name: tuple(layer[0] for layer in layers if isinstance(layer, tuple))
-        for name, layers in _kept_stages(network, Conv, BatchNorm).items()
+        for name, layers in _kept_stages(network, Conv, BatchNorm, DropPath).items()
     }
     return paths | {"head": (network.head,)}

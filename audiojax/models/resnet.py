@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 
 from audiojax.models.layers import Block, Factory, Sequential, max_pool
-from audiojax.models.network import Network, Stage, block_stage
+from audiojax.models.network import Network, Stage, block_stage, rising_drops
 
 
 class ResidualBlock(Block):
@@ -19,11 +19,13 @@ class ResidualBlock(Block):
         features: channels of the 3x3 convolutions.
         bottleneck: 1x1, 3x3 and 1x1 convolutions, to four times `features`, instead
             of two 3x3 ones.
+        drop: makes the `DropPath` of the convolutions.
         stride: step of the block.
     """
 
     features: int
     bottleneck: bool
+    drop: Factory
     stride: int
 
     @nn.compact
@@ -37,7 +39,7 @@ class ResidualBlock(Block):
             convolutions = {"conv1": first, "conv2": strided, "conv3": last}
         else:
             convolutions = {"conv1": strided, "conv2": square}
-        branch = self.branch(image, nn.relu, **convolutions)
+        branch = self.drop()(self.branch(image, nn.relu, **convolutions))
         if image.shape[-1] != channels:
             projection = partial(self.conv, channels, stride=self.stride)
             layers = (("0", projection), ("1", self.norm))
@@ -59,9 +61,10 @@ class ResNet(Network, kw_only=True):
     bottleneck: bool = True
 
     head = "fc"
+    residual = True
     init_conv = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
-    def stages(self, conv: Factory, norm: Factory) -> list[Stage]:
+    def stages(self, conv: Factory, norm: Factory, drop: Factory) -> list[Stage]:
         """See `Network.stages`."""
         stem = [
             ("conv1", partial(conv, 64, 7, stride=2, padding=3)),
@@ -70,8 +73,9 @@ class ResNet(Network, kw_only=True):
             partial(max_pool, kernel=3, stride=2, padding=1),
         ]
         stages: list[Stage] = [("conv1", stem)]
-        for index, depth in enumerate(self.depths):
+        drops = rising_drops(drop, self.drop_path, self.depths)
+        for index, stage_drops in enumerate(drops):
             features, stride = 64 * 2**index, 1 if index == 0 else 2
             block = partial(ResidualBlock, conv, norm, features, self.bottleneck)
-            stages.append(block_stage(f"layer{index + 1}", block, depth, stride))
+            stages.append(block_stage(f"layer{index + 1}", block, stage_drops, stride))
         return stages

@@ -210,5 +210,8 @@ class Checkpoints:
 def _items(state: Any) -> dict[str, dict[str, Any]]:
     """The state in the two items of a checkpoint, by the names of its fields."""
     fields = {x.name: getattr(state, x.name) for x in dataclasses.fields(state)}
+    # None are not written, so that what was saved before there were any fits.
+    if fields.get("ema") is None:
+        fields.pop("ema", None)
     model = {name: fields.pop(name) for name in checkpoint.MODEL if name in fields}
     return {"model": model, "training": fields}

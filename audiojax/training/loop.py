@@ -158,14 +158,18 @@ class Loop:
             scalars.close()
 
     @property
+    def _sizes(self) -> list[int]:
+        return [self._evaluator.feed.epoch_size(x.run.fold) for x in self.runs]
+
+    @property
     def _epoch_clips(self) -> int:
-        return sum(len(active.split.train) for active in self.runs)
+        return sum(self._sizes)
 
     @property
     def _clips_seen(self) -> int:
         epoch, start = divmod(self.step, self.program.steps_per_epoch)
         seen = start * self.settings.batch_size
-        in_epoch = sum(min(seen, len(active.split.train)) for active in self.runs)
+        in_epoch = sum(min(seen, size) for size in self._sizes)
         return epoch * self._epoch_clips + in_epoch
 
     @property
@@ -297,7 +301,7 @@ class Loop:
         self, i: int, active: ActiveRun, epoch: int, values: dict[str, float]
     ) -> bool:
         """Adds a run's scores to the values; whether the epoch is its best so far."""
-        variables = self.program.spread.part(self.state.variables, i)
+        variables = self.program.spread.part(self.state.model_variables, i)
         score, task = self._evaluator.scores, self._evaluator.task
         found = {}
         if len(active.split.validation):
@@ -305,6 +309,10 @@ class Loop:
         found["test"] = score(variables, active.split.test)
         for part, scores in found.items():
             values |= {f"{part}_{name}": scores[name] for name in (task.metric, "loss")}
+        if self.state.ema is not None:
+            variables = self.program.spread.part(self.state.variables, i)
+            raw = score(variables, active.split.test)
+            values[f"raw_test_{task.metric}"] = raw[task.metric]
         if "validation" not in found:
             return False
         better = active.progress.is_best(found["validation"], task)

@@ -14,6 +14,7 @@ import optax
 
 from audiojax.augment import Changes
 from audiojax.classifier import Classifier
+from audiojax.errors import InputError
 from audiojax.training import optimizer, steps
 
 logger = logging.getLogger(__name__)
@@ -23,13 +24,37 @@ logger = logging.getLogger(__name__)
 MOST_PROGRAMS = 4
 
 
-def batch_devices(batch_size: int, devices: Sequence[Any]) -> list[Any]:
-    """As many of the devices as can share a batch equally."""
-    count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
+def check_shares(batch_size: int, accumulate: int, processes: int) -> None:
+    """Checks that a batch can be split into equal parts.
+
+    They are so many one after the other, and each is shared by all devices of the
+    processes if those are several.
+
+    Raises:
+        InputError: if it can't.
+    """
+    if accumulate < 1 or batch_size % accumulate:
+        raise InputError(
+            f"config.accumulate is {accumulate}, and config.batch_size {batch_size} "
+            "can't be split into so many equal parts; give a number that divides it"
+        )
+    devices = jax.device_count()
+    if processes > 1 and batch_size % (devices * accumulate):
+        raise InputError(
+            f"config.batch_size is {batch_size}, which {devices} devices of "
+            f"{processes} processes can't share equally, each in "
+            f"config.accumulate={accumulate} parts; give a multiple of "
+            f"{devices * accumulate}"
+        )
+
+
+def batch_devices(num_rows: int, devices: Sequence[Any]) -> list[Any]:
+    """As many of the devices as can share a batch, or each of its parts, equally."""
+    count = max(n for n in range(1, len(devices) + 1) if num_rows % n == 0)
     if count < len(devices):
         logger.warning(
-            "a batch of %d can be shared by %d of the %d devices; the others idle",
-            *(batch_size, count, len(devices)),
+            "%d clips at once can be shared by %d of the %d devices; the others idle",
+            *(num_rows, count, len(devices)),
         )
     return list(devices[:count])
 
@@ -125,6 +150,7 @@ class Programs:
         changes: what is done to each batch.
         trainable: names of the stages that train.
         epochs: in all.
+        accumulate: in how many parts a device works its rows of a batch in.
         spread: for a number of runs side by side, how they are laid over devices.
         kept: by numbers of runs and of steps in an epoch.
     """
@@ -134,6 +160,7 @@ class Programs:
     changes: Changes
     trainable: Collection[str]
     epochs: int
+    accumulate: int
     spread: Callable[[int], Spread]
     kept: dict[tuple[int, int], Program] = dataclasses.field(default_factory=dict)
 
@@ -148,10 +175,13 @@ class Programs:
         spread, schedule = self.spread(num_runs), (steps_per_epoch, self.epochs)
         step = steps.make_train_step(
             self.classifier,
-            optimizer.create(self.recipe, *schedule),
+            optimizer.create(self.recipe, *schedule, self.classifier.network),
             spread.axis_name,
             self.changes,
             self.trainable,
+            self.recipe.label_smoothing,
+            self.recipe.ema_decay,
+            self.accumulate,
         )
         rate = optimizer.learning_rate(self.recipe, *schedule)
         self.kept[key] = Program(spread, steps_per_epoch, rate, spread.compiled(step))

@@ -40,6 +40,10 @@ MAY_CHANGE = (
     "checkpoint_seconds",
     "tensorboard",
 )
+# What older configs have not, and was neither off nor empty.
+EARLIER = {"accumulate": 1, "optimizer.head_factor": 1.0, "optimizer.layer_decay": 1.0}
+# What results.json sums up over the folds.
+KINDS = ("single", "raw", "best", "ensemble", "gain")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -86,6 +90,13 @@ def _described(workdir: epath.Path) -> dict[epath.Path, dict[str, Any]]:
     return found
 
 
+def _with_earlier(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's fields, their parts joined by points, with those that came later."""
+    fields = traverse_util.flatten_dict(config, sep=".")
+    adamw = fields.get("optimizer.name") == "adamw"
+    return EARLIER | {"optimizer.decay": "kernels" if adamw else "all"} | fields
+
+
 def check_config(config: Config, workdir: epath.Path) -> None:
     """Checks that no run of the workdir was begun with another config.
 
@@ -94,7 +105,7 @@ def check_config(config: Config, workdir: epath.Path) -> None:
     """
     ours = traverse_util.flatten_dict(plain(config), sep=".")
     for path, described in _described(workdir).items():
-        theirs = traverse_util.flatten_dict(described.get("config", {}), sep=".")
+        theirs = _with_earlier(described.get("config", {}))
         differ = [
             f"config.{name}: there {theirs.get(name)!r}, here {ours.get(name)!r}"
             for name in sorted(set(ours) | set(theirs))
@@ -167,8 +178,9 @@ def summarize(
         the entries as `runs`. For each fold, of the accuracy (or the mAP, see `metric`)
         at the last epoch: mean (`single`) and standard deviation (`single_std`) over
         its seeds, that of their averaged logits (`ensemble`), and what averaging gains;
-        with a validation split, `best` is the mean at each seed's best epoch. Mean and
-        standard deviation of each over the folds.
+        where parameters are averaged, `raw` is the mean without; with a validation
+        split, `best` is the mean at each seed's best epoch. Mean and standard deviation
+        of each over the folds.
     """
     metric, folds = info.task.metric, []
     # Scores come from predictions, whatever the entries say.
@@ -185,6 +197,7 @@ def summarize(
             for entry, found in members
         ]
         final = [entry.final[metric] for entry, _ in members]
+        raw = [entry.raw[metric] for entry, _ in members if entry.raw]
         best = [entry.best[metric] for entry, _ in members if entry.best]
         found = scores.of_average(final, task.average(joined), first.label, info.task)
         row = {
@@ -195,7 +208,8 @@ def summarize(
             "ensemble": found["ensemble"],
             "gain": found["gain"],
         }
-        folds.append(row | ({"best": float(np.mean(best))} if best else {}))
+        beside = {"raw": raw, "best": best}.items()
+        folds.append(row | {name: float(np.mean(x)) for name, x in beside if x})
     return {
         "classes": list(info.classes),
         "report": dict(info.report),
@@ -204,7 +218,7 @@ def summarize(
         "metric": metric,
         "runs": [entry.to_json() for entry in entries],
         "folds": folds,
-        "summary": scores.over_folds(folds, ("single", "ensemble", "gain", "best")),
+        "summary": scores.over_folds(folds, KINDS),
     }
 
 
@@ -290,7 +304,8 @@ def check_same(results: Mapping[str, Any], workdir: epath.PathLike) -> None:
 def table(results: Mapping[str, Any]) -> str:
     """Folds and their mean as lines of text."""
     folds, summary = results["folds"], results["summary"]
-    kinds = [kind for kind in ("single", "best", "ensemble") if kind in summary]
+    shown = ("single", "raw", "best", "ensemble")
+    kinds = [kind for kind in shown if kind in summary]
     rows = {str(fold["fold"]): fold for fold in folds}
     for name in ("mean", "std"):
         rows[name] = {kind: summary[kind][name] for kind in kinds}

@@ -12,14 +12,15 @@ import optax
 from flax import struct
 from jax import lax
 
-from audiojax import models
+from audiojax import augment, models
 from audiojax.augment import Changes
-from audiojax.classifier import Classifier, Variables
-from audiojax.errors import InputError
+from audiojax.augment.rows import Rows
+from audiojax.classifier import Classifier, Variables, as_float
 from audiojax.models.layers import row_keys
 
 AXIS = "batch"
 VARIABLES = ("params", "batch_stats", "input")
+AVERAGED = ("params", "batch_stats")
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
@@ -34,10 +35,13 @@ class TrainState(struct.PyTreeNode):
         batch_stats: BatchNorm's running statistics.
         input: mean and standard deviation [C] of the training clips' images.
         opt_state: the optimizer's state, of the parameters that train.
-        best: a copy of `variables` as they were after the best epoch, None where no
-            epoch is picked.
+        best: a copy of `model_variables` as they were after the best epoch, None where
+            no epoch is picked.
         skipped: number of updates left out because a value was not finite.
         skipped_in_a_row: the same, since the last update that was made.
+        ema: averages of `params` and `batch_stats` over the updates, None where none
+            are kept. Statistics are averaged as the parameters are, for averaged
+            parameters give other images than the last ones.
     """
 
     step: jax.Array
@@ -48,11 +52,17 @@ class TrainState(struct.PyTreeNode):
     skipped: jax.Array
     skipped_in_a_row: jax.Array
     best: Any = None
+    ema: Any = None
 
     @property
     def variables(self) -> Variables:
-        """What `Classifier.logits` takes."""
+        """What `Classifier.logits` takes in training."""
         return {name: getattr(self, name) for name in VARIABLES}
+
+    @property
+    def model_variables(self) -> Variables:
+        """The model that was trained: the averages, where they are kept."""
+        return {**self.variables, **(self.ema or {})}
 
 
 def create_state(
@@ -61,10 +71,13 @@ def create_state(
     *,
     trained: Any = None,
     pick_best: bool = False,
+    average: bool = False,
 ) -> TrainState:
-    """The state before the first step, with room for the best epoch where it is picked.
+    """The state before the first step.
 
-    What trains is the part of the parameters that `models.split_params` gives, or all.
+    It has room for the best epoch where it is picked, and for averages where they are
+    kept. What trains is the part of the parameters that `models.split_params` gives, or
+    all.
     """
     # One zero a field: a donated buffer may not be given twice.
     step, skipped, in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))
@@ -75,12 +88,15 @@ def create_state(
         skipped=skipped,
         skipped_in_a_row=in_a_row,
         best=jax.tree.map(jnp.copy, variables) if pick_best else None,
+        ema=jax.tree.map(jnp.copy, {name: variables[name] for name in AVERAGED})
+        if average
+        else None,
     )
 
 
 @jax.jit
 def keep_best(state: TrainState, better: jax.Array) -> TrainState:
-    """Copies the variables to `best` where `better` is true.
+    """Copies the model's variables to `best` where `better` is true.
 
     It is a bool [], or [D] for several states with a leading axis.
     """
@@ -89,15 +105,31 @@ def keep_best(state: TrainState, better: jax.Array) -> TrainState:
         chosen = better.reshape(better.shape + (1,) * (new.ndim - better.ndim))
         return jnp.where(chosen, new, old)
 
-    return state.replace(best=jax.tree.map(pick, state.variables, state.best))
+    return state.replace(best=jax.tree.map(pick, state.model_variables, state.best))
+
+
+def averaged(state: TrainState, decay: float) -> Any:
+    """The averages after an update: `decay` of the old ones and the rest of the new.
+
+    That of update n, from 0, is at most (1 + n) / (10 + n), so that they soon forget
+    where they began, as TensorFlow's `tf.train.ExponentialMovingAverage` does. The
+    state is that after the update, with the averages of before.
+    """
+    number = state.step - 1 - state.skipped
+    decay_now = jnp.minimum(decay, (1 + number) / (10 + number))
+    new = {name: getattr(state, name) for name in AVERAGED}
+    return optax.incremental_update(new, state.ema, 1 - decay_now)
 
 
 def make_train_step(
     classifier: Classifier,
     optimizer: optax.GradientTransformation,
     axis_name: str | None = None,
-    augment: Changes | None = None,
+    changes: Changes | None = None,
     trainable: Collection[str] | None = None,
+    label_smoothing: float = 0.0,
+    ema_decay: float = 0.0,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """The training step as a pure function of state, batch and key.
 
@@ -110,71 +142,83 @@ def make_train_step(
             `axis_name` if several devices share a batch.
         optimizer: what turns gradients into updates.
         axis_name: the mapped axis to sum over, None on one device.
-        augment: what changes waveforms, images and targets, None for nothing.
+        changes: of waveforms, images and targets, None for none.
         trainable: names of the stages whose parameters train, None for all. There are
             no gradients of the others, and `create_state` must be given the same part.
+        label_smoothing: how far the loss's targets are smoothed, see `Task.smoothed`.
+        ema_decay: what averages keep of their old values in an update, where the state
+            has such; see `averaged`.
+        accumulate: in how many equal parts a device works its rows in, one after the
+            other, so that less memory is needed for the network. Gradients are those
+            of the whole batch, but for BatchNorm: it normalizes each part by itself,
+            and its running statistics move once a part. Part i has the rows i, i +
+            accumulate, … of the whole batch, on any number of devices; what dropout
+            draws for a row depends on the number of parts.
 
     Returns:
         `train_step(state, batch, key) -> state, metrics`. The batch holds `image`
-        [B, mel, frames, C] or `audio` [B, T], `label` [B] or [B, classes], `mask` [B]
-        and, if clips count unequally, `weight` [B]. The same key may be given at every
-        step; the step's number is folded into it, and the row's for what differs by
-        clip, so devices do not matter. Metrics are scalars: `loss_sum`, `correct` and
-        `count` over the counted clips, and `finite`.
-
-    Raises:
-        InputError: in its first call, if waveforms are to be changed and batches hold
-            images.
+        [B, mel, frames, C] or `audio` [B, T], `label` [B] or [B, classes], `mask` [B],
+        if clips count unequally `weight` [B], and if some are to be left as they are
+        `changed` bool [B]. To change waveforms it must hold those. The same key may be
+        given at every step; the step's number is folded into it, and the row's for what
+        differs by clip, so devices do not matter. Metrics are scalars: `loss_sum`,
+        `correct` and `count` over the counted clips, and `finite`.
     """
 
     def total(value):
         return value if axis_name is None else lax.psum(value, axis_name)
 
-    changes = augment or Changes()
+    changes = changes or Changes()
     network = classifier.network
     stages = models.stage_paths(network) if trainable is None else trainable
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
         step_key = jax.random.fold_in(key, state.step)
-        # These two are its streams 0 and 1; the waveforms' is another.
-        dropout_key, image_key = jax.random.split(step_key)
-        waveform_key = jax.random.fold_in(step_key, 2)
+        dropout_key, augment_key = jax.random.split(step_key)
         mask = batch["mask"]
         targets = classifier.task.targets(batch["label"], len(classifier.classes))
         weight = mask * batch["weight"] if "weight" in batch else mask
-        if changes.waveforms is not None:
-            if "audio" not in batch:
-                raise InputError(
-                    "waveforms can't be changed in the stage 'spectrogram', which "
-                    "keeps images alone; set config.data.stage to audio"
-                )
-            keys = row_keys(waveform_key, len(mask), axis_name)
-            audio, targets = changes.waveforms(keys, batch["audio"], targets)
-            batch = {**batch, "audio": audio}
-        image = classifier.batch_image(batch)
-        if changes.images is not None:
-            keys = row_keys(image_key, len(mask), axis_name)
-            image, targets = changes.images(keys, image, targets)
+        image, targets = _changed(
+            classifier, batch, targets, changes, augment_key, axis_name
+        )
         count, total_weight = total((mask.sum(), weight.sum()))
 
         trained, frozen = models.split_params(network, state.params, stages)
 
-        def loss(trained):
+        def loss(trained, batch_stats, key, image, targets, mask, weight):
             params = models.merge_params(trained, frozen)
             logits, batch_stats = classifier.logits(
-                {**state.variables, "params": params},
+                {**state.variables, "params": params, "batch_stats": batch_stats},
                 image,
                 train=True,
-                rngs={"dropout": dropout_key},
+                rngs={"dropout": key},
             )
-            losses = classifier.task.losses(logits, targets)
+            smoothed = classifier.task.smoothed(targets, label_smoothing)
+            losses = classifier.task.losses(logits, smoothed)
             correct = classifier.task.correct(logits, targets)
             weighted = jnp.sum(losses * weight) / total_weight
             sums = jnp.sum(losses * mask), jnp.sum(correct * mask)
             return weighted, (batch_stats, *sums)
 
-        grads, (batch_stats, loss_sum, correct) = jax.grad(loss, has_aux=True)(trained)
-        grads, loss_sum, correct = total((grads, loss_sum, correct))
+        gradient = jax.grad(loss, has_aux=True)
+        rows = image, targets, mask, weight
+        if accumulate == 1:
+            grads, (batch_stats, *sums) = gradient(
+                trained, state.batch_stats, dropout_key, *rows
+            )
+        else:
+
+            def add(carry, part):
+                sums, batch_stats = carry
+                grads, (batch_stats, *more) = gradient(trained, batch_stats, *part)
+                return (optax.tree.add(sums, (grads, *more)), batch_stats), None
+
+            zeros = optax.tree.zeros_like(trained), jnp.zeros(()), jnp.zeros(())
+            part_keys = jax.random.split(dropout_key, accumulate)
+            parts = part_keys, *_in_parts(rows, accumulate)
+            carry, _ = lax.scan(add, (zeros, state.batch_stats), parts)
+            (grads, *sums), batch_stats = carry
+        grads, (loss_sum, correct) = total((grads, sums))
         finite = jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(loss_sum)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
 
@@ -190,17 +234,57 @@ def make_train_step(
             skipped=state.skipped + ~finite,
             skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
         )
+        if state.ema is not None:
+            state = state.replace(ema=if_finite(averaged(state, ema_decay), state.ema))
         sums = {"loss_sum": loss_sum, "correct": correct, "count": count}
         return state, sums | {"finite": finite}
 
     return train_step
 
 
+def _changed(
+    classifier: Classifier,
+    batch: Batch,
+    targets: jax.Array,
+    changes: Changes,
+    key: jax.Array,
+    axis_name: str | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Images and targets of a batch, with its waveforms and images changed."""
+    size = len(targets)
+    row_key, batch_key = jax.random.split(key)
+    draw = row_keys(row_key, size, axis_name), batch_key, axis_name
+    active = batch.get("changed", jnp.ones(size, bool))
+    length = batch.get("length", jnp.zeros(size, jnp.int32))
+    if changes.waveforms:
+        audio = as_float(batch["audio"])
+        whole = jnp.full(size, audio.shape[1], jnp.int32)
+        rows = Rows(audio, batch.get("length", whole), targets, active)
+        audio, length, targets, _ = augment.apply(changes.waveforms, rows, *draw)
+        batch = {**batch, "audio": audio}
+        if "length" in batch:
+            batch["length"] = length
+    rows = Rows(classifier.batch_image(batch), length, targets, active)
+    image, _, targets, _ = augment.apply(changes.images, rows, *draw)
+    return image, targets
+
+
+def _in_parts(rows: Any, count: int) -> Any:
+    """Arrays [B, …] as [count, B/count, …], of which part i has every count-th row.
+
+    It begins with row i, so a part has the same rows of a batch however many devices
+    share that.
+    """
+    return jax.tree.map(
+        lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), rows
+    )
+
+
 def make_eval_step(classifier: Classifier) -> Callable[[Variables, Batch], jax.Array]:
     """`eval_step(variables, batch) -> logits [B, classes]`, float32."""
 
     def eval_step(variables: Variables, batch: Batch) -> jax.Array:
-        return classifier.logits(variables, classifier.batch_image(batch))
+        return classifier.test_logits(variables, classifier.batch_image(batch))
 
     return eval_step
 

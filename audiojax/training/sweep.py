@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from audiojax import catalog, checkpoint, datasets, files, locks
+from audiojax import augment, catalog, checkpoint, datasets, files, locks
 from audiojax import classifier as classifiers
 from audiojax import task as tasks
 from audiojax import workdir as workdirs
@@ -25,7 +25,7 @@ from audiojax.config import Config
 from audiojax.datasets import balance, checks, parts
 from audiojax.errors import InputError, check_choice
 from audiojax.task import Task
-from audiojax.training import hosts, results, trainer
+from audiojax.training import feed, hosts, program, results, trainer
 from audiojax.training.hosts import Hosts
 from audiojax.training.loop import Diverged
 from audiojax.training.results import Results
@@ -74,13 +74,13 @@ def check(config: Config, workdir: epath.PathLike, *, named: bool = True) -> Non
         InputError: for the first value that can't be used, weights that can't be had,
             or a workdir of another config.
     """
-    trainer.check_stage(config.data.stage)
+    feed.check_stage(config.data.stage)
     trainer.loop_settings(config)
-    trainer.create_optimizer(config)
     balance.check(config.data.balance)
     parts.check_validation(config.sweep.validation)
-    Augment(**config.augment)
+    augment.check_stage(Augment(**config.augment), config.data.stage)
     classifier = classifiers.create(config, ("one", "other"), tasks.of(False))
+    trainer.create_optimizer(config, classifier.network)
     # What the front end can't make of a clip shows only where it is traced.
     clip = (1, classifier.clip_policy.num_samples)
     jax.eval_shape(classifier.image, jax.ShapeDtypeStruct(clip, np.float32))
@@ -122,16 +122,12 @@ def _lay_out(config: Config, num_runs: int) -> tuple[str, Hosts]:
     """How so many runs are trained, and the processes that share each of them.
 
     Raises:
-        InputError: if these can't share a batch equally.
+        InputError: as `program.check_shares`.
     """
     parallel = trainer.choose_parallel(config, num_runs)
     # Side by side, each process of a job trains runs of its own.
     team = Hosts() if parallel == "seed_parallel" else hosts.everyone()
-    if team.count > 1 and config.batch_size % jax.device_count():
-        raise InputError(
-            f"config.batch_size is {config.batch_size}, which {jax.device_count()} "
-            f"devices of {team.count} processes can't share equally; give a multiple"
-        )
+    program.check_shares(config.batch_size, config.accumulate, team.count)
     return parallel, team
 
 

@@ -21,9 +21,8 @@ from audiojax.classifier import Variables
 from audiojax.config import Config
 from audiojax.datasets import Recordings
 from audiojax.datasets import balance as balances
-from audiojax.datasets.store import images
 from audiojax.errors import InputError, check_choice
-from audiojax.training import optimizer, program, steps
+from audiojax.training import feed, optimizer, program, steps
 from audiojax.training.checkpoints import Checkpoints
 from audiojax.training.evaluate import Evaluator
 from audiojax.training.feed import Data, Feed
@@ -50,16 +49,18 @@ logger = logging.getLogger(__name__)
 # than one run over all of them.
 CLIPS_PER_DEVICE = 32
 PARALLEL = ("auto", "data_parallel", "seed_parallel")
-STAGES = ("spectrogram", "audio")
 
 
-def create_optimizer(config: Config) -> optax.GradientTransformation:
+def create_optimizer(
+    config: Config, network: models.Network
+) -> optax.GradientTransformation:
     """The optimizer with a schedule of some length; its state has one form for all.
 
     Raises:
         InputError: as `optimizer.create`.
     """
-    return optimizer.create(optimizer.Recipe(**config.optimizer), 100, config.epochs)
+    recipe = optimizer.Recipe(**config.optimizer)
+    return optimizer.create(recipe, 100, config.epochs, network)
 
 
 def loop_settings(config: Config) -> LoopSettings:
@@ -88,45 +89,20 @@ def choose_parallel(config: Config, num_runs: int) -> str:
     return "seed_parallel" if num_runs > 1 and small else "data_parallel"
 
 
-def check_stage(stage: str) -> None:
-    """Checks where images are made.
-
-    Raises:
-        InputError: if it is not one of `STAGES`.
-    """
-    if stage not in STAGES:
-        raise InputError(
-            f"config.data.stage is {stage!r}; choose spectrogram (each image is made "
-            "once) or audio (images are made in the training step)"
-        )
-
-
 def open_data(config: Config, recordings: Recordings) -> Data:
     """The data in the form that `config.data.stage` asks for.
 
     Raises:
-        InputError: for an unknown stage, or recordings at another rate.
+        InputError: as `feed.open_data`.
     """
-    check_stage(config.data.stage)
-    info, rate = recordings.info, config.features.sample_rate
-    if info.sample_rate != rate:
-        raise InputError(
-            f"{info.name} is at {info.sample_rate} Hz, but "
-            f"config.features.sample_rate is {rate}; make them the same"
-        )
-    if config.data.stage == "audio":
-        return Data(recordings, images=None)
-    model = classifiers.create(config, info.classes, info.task)
-    cached = images.image_cache(
+    info = recordings.info
+    return feed.open_data(
         recordings,
-        key=repr(model.log_mel),
-        shape=model.image_shape,
-        compute=jax.jit(model.batch_image),
-        policy=model.clip_policy,
+        classifiers.create(config, info.classes, info.task),
+        stage=config.data.stage,
         batch_size=config.batch_size,
         cache_dir=config.data.data_dir,
     )
-    return Data(recordings, cached)
 
 
 class Trainer:
@@ -167,6 +143,7 @@ class Trainer:
             validation=config.sweep.validation,
             balance=config.data.balance,
             allow_leaks=config.data.allow_leaks,
+            clean_copy=config.augment.clean_copy,
         )
         self.evaluator = Evaluator(self.classifier, self.feed)
         self.programs = Programs(
@@ -175,6 +152,7 @@ class Trainer:
             augment.changes(Augment(**config.augment)),
             self._trainable,
             config.epochs,
+            config.accumulate,
             self._spread,
         )
         # By fold: what every seed of it shares.
@@ -191,16 +169,18 @@ class Trainer:
             return SeedParallel(devices[:num_runs])
         if self.hosts.count > 1:
             return DataParallel(devices, everywhere=True)
-        return DataParallel(program.batch_devices(self.config.batch_size, devices))
+        rows = self.config.batch_size // self.config.accumulate
+        return DataParallel(program.batch_devices(rows, devices))
 
     def _create_state(self, variables: Variables) -> steps.TrainState:
         network = self.classifier.network
         trained, _ = models.split_params(network, variables["params"], self._trainable)
         return steps.create_state(
             variables,
-            create_optimizer(self.config),
+            create_optimizer(self.config, network),
             trained=trained,
             pick_best=self.config.sweep.validation is not None,
+            average=self.config.optimizer.ema_decay > 0,
         )
 
     def abstract_state(self) -> steps.TrainState:
@@ -248,7 +228,7 @@ class Trainer:
         checkpoint.check_tree(step_dir, model, wanted)
         progress = Progress(**checkpoint.read_metadata(step_dir))
         test, state = self.feed.split(entry.run.fold).test, state.replace(**model)
-        predictions = self.evaluator.predictions(state.variables, test)
+        predictions = self.evaluator.predictions(state.model_variables, test)
         scores = self._final_scores(state, progress, test, predictions)
         return dataclasses.replace(entry, **scores), predictions
 
@@ -259,9 +239,11 @@ class Trainer:
         test: np.ndarray,
         predictions: Predictions,
     ) -> dict[str, Any]:
-        """An entry's `final`, and `best` if an epoch was picked."""
+        """An entry's `final`, `raw` if that is an average, `best` if one was picked."""
         scores = self.classifier.task.scores
         found = {"final": scores(predictions.logits, predictions.label)}
+        if state.ema is not None:
+            found["raw"] = self.evaluator.scores(state.variables, test)
         if progress.best is not None:
             found["best"] = self.evaluator.scores(state.best, test) | progress.best
         return found
@@ -332,7 +314,7 @@ class Trainer:
         """Writes the predictions of a run that is done, and gives its entry."""
         parts = {TEST: active.split.test, VALIDATION: active.split.validation}
         found = {
-            name: self.evaluator.predictions(state.variables, clips)
+            name: self.evaluator.predictions(state.model_variables, clips)
             for name, clips in parts.items()
             if name == TEST or len(clips)
         }

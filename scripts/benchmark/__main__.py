@@ -1,6 +1,7 @@
 """Measures speed beside the libraries that do the same work, in one run.
 
     python -m scripts.benchmark features --clips ESC10_DIR/audio --preset esc50
+    python -m scripts.benchmark augment --clips ESC10_DIR/audio
     python -m scripts.benchmark models --models resnet50 --batch 16
     python -m scripts.benchmark data --source_dir ESC10_DIR
     python -m scripts.benchmark train
@@ -19,7 +20,7 @@ import sys
 
 from audiojax.errors import InputError
 
-SUBJECTS = ("features", "models", "data", "train", "sums", "predict")
+SUBJECTS = ("features", "augment", "models", "data", "train", "sums", "predict")
 
 
 def main() -> None:

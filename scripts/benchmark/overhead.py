@@ -143,4 +143,4 @@ def bare_training(trainer: trainers.Trainer, run: Run) -> None:
             pending.append(metrics)
             if len(pending) > STEPS_AHEAD:
                 jax.block_until_ready(pending.popleft())
-    trainer.evaluator.predictions(state.variables, split.test)
+    trainer.evaluator.predictions(state.model_variables, split.test)

@@ -641,3 +641,19 @@ def test_a_full_disk_is_told_before(tmp_path, monkeypatch):
     )
     with pytest.raises(InputError, match=r"has 0\.0 MiB free; make room"):
         cache(make_recordings()[0], tmp_path)
+
+
+@pytest.mark.parametrize("weights", [None, np.ones(7)])
+def test_clean_copies_give_every_clip_once_to_be_changed_and_once_not(weights):
+    (recordings, _), indices = make_recordings(), np.arange(3, 10)
+    given = {"clean_copy": True, "weights": weights}
+    found = train(recordings, indices, 4, **given)
+    rows = {name: np.concatenate([b[name] for b in found]) for name in found[0]}
+    real = rows["mask"] > 0
+    assert real.sum() == 14
+    changed, index = rows["changed"][real], rows["index"][real]
+    assert changed.dtype == bool
+    assert len(np.unique(changed[:7])) == 2  # all in one order
+    if weights is None:
+        assert sorted(index[changed]) == sorted(index[~changed]) == list(indices)
+    assert_same(train(recordings, indices, 4, start=2, **given), found[2:])

@@ -16,6 +16,10 @@ from sklearn.datasets import load_sample_image
 from audiojax import catalog, models, pretrained
 from audiojax.errors import InputError
 from audiojax.models import layers
+from audiojax.models import network as network_module
+from audiojax.models.densenet import DenseNet
+from audiojax.models.efficientnet import LiteBlock
+from audiojax.models.resnet import ResidualBlock, ResNet
 from scripts import convert_weights, make_goldens
 from tests.tiny import Tiny
 
@@ -299,6 +303,153 @@ def test_dropout_is_before_the_head_and_in_training_alone(small):
         Tiny(num_classes=5, dropout=0.5).apply(variables, image, train=False),
         network.apply(variables, image, train=False),
     )
+
+
+@pytest.fixture
+def residual():
+    """A network of residual blocks, its variables and images of 16 clips."""
+    network = ResNet(num_classes=5, depths=(2, 1), bottleneck=False)
+    image = jax.random.normal(jax.random.key(0), (16, 16, 20, 3))
+    return network, network.init(jax.random.key(1), image, train=False), image
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def train_logits(network, variables, image):
+    rngs = {"dropout": jax.random.key(2)}
+    return network.apply(
+        variables, image, train=True, rngs=rngs, mutable=["batch_stats"]
+    )[0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        functools.partial(ResidualBlock, features=4, bottleneck=False),
+        functools.partial(LiteBlock, features=4, kernel=3, expansion=6),
+    ],
+)
+def test_a_dropped_branch_leaves_the_shortcut_alone(make):
+    norm = functools.partial(layers.BatchNorm, train=False)
+    block = functools.partial(make, layers.Conv, norm, stride=1)
+    # High above zero, where the activation after the sum does nothing.
+    image = 100 + jax.random.normal(jax.random.key(0), (16, 5, 5, 4))
+    plain = block(drop=functools.partial(layers.DropPath, False, 0.75))
+    variables = dict(plain.init(jax.random.key(1), image))
+    variables["params"] = jax.tree.map(lambda x: 0.4 * x, variables["params"])
+    branch = plain.apply(variables, image) - image
+    assert 0.5 < 4 * jnp.abs(branch).max() < 90
+    dropping = block(drop=functools.partial(layers.DropPath, True, 0.75))
+    found = dropping.apply(variables, image, rngs={"dropout": jax.random.key(2)})
+    kept = np.any(found != image, axis=(1, 2, 3))
+    assert 0 < kept.sum() < 16
+    expected = image + jnp.where(kept[:, None, None, None], 4 * branch, 0)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_branches_are_dropped_for_every_row_apart(devices):
+    drop = layers.DropPath(True, 0.25, "batch")
+    ones = jnp.ones((devices, 512 // devices, 3, 2, 2))
+
+    def apply(branch):
+        return drop.apply({}, branch, rngs={"dropout": jax.random.key(0)})
+
+    found = np.asarray(jax.pmap(apply, "batch")(ones)).reshape(512, -1)
+    np.testing.assert_array_equal(found.min(axis=1), found.max(axis=1))
+    alone = layers.DropPath(True, 0.25).apply(
+        {}, ones.reshape(512, 3, 2, 2), rngs={"dropout": jax.random.key(0)}
+    )
+    np.testing.assert_array_equal(found, np.asarray(alone).reshape(512, -1))
+    np.testing.assert_allclose(np.unique(found), [0, 1 / 0.75], rtol=1e-6)
+    # Five standard deviations of a share of 512 draws.
+    assert np.mean(found[:, 0] == 0) == pytest.approx(0.25, abs=5 * 0.019)
+
+
+def test_the_rate_of_dropped_branches_rises_evenly_from_block_to_block():
+    drops = network_module.rising_drops(layers.DropPath, 0.2, (2, 4, 3))
+    assert [len(stage) for stage in drops] == [2, 4, 3]
+    rates = [drop.keywords["rate"] for stage in drops for drop in stage]
+    np.testing.assert_allclose(rates, np.linspace(0, 0.2, 9))
+
+
+def test_stochastic_depth_is_of_training_alone_and_adds_no_variables(residual):
+    network, variables, image = residual
+    dropping = network.clone(drop_path=0.5)
+    created = dropping.init(jax.random.key(1), image, train=False)
+    jax.tree.map(np.testing.assert_array_equal, created, variables)
+    np.testing.assert_array_equal(
+        dropping.apply(variables, image, train=False),
+        network.apply(variables, image, train=False),
+    )
+    plain = train_logits(network, variables, image)
+    assert error(train_logits(dropping, variables, image), plain) > 1e-2
+
+
+def test_stochastic_depth_knows_nothing_of_devices(residual):
+    network, variables, image = residual
+    dropping = network.clone(drop_path=0.5, axis_name="batch")
+    shares = image.reshape(8, 2, *image.shape[1:])
+    apply = functools.partial(train_logits, dropping)
+    found = jax.pmap(apply, "batch", in_axes=(None, 0))(variables, shares)
+    alone = train_logits(network.clone(drop_path=0.5), variables, image)
+    assert error(found.reshape(16, 5), alone) < 1e-4
+
+
+@functools.cache
+def compiled_gradients(network):
+    """The compiled gradient of a sum of the logits' sines, and what it gives."""
+    image = jax.random.normal(jax.random.key(0), (4, 24, 32, 3))
+    variables = network.init(jax.random.key(1), image, train=False)
+
+    @functools.partial(jax.grad, has_aux=True)
+    def gradients(params, batch_stats, image, key):
+        logits, updated = network.apply(
+            {"params": params, "batch_stats": batch_stats},
+            image,
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats", "stages"],
+        )
+        return jnp.sin(logits).sum(), (logits, updated)
+
+    arguments = *variables.values(), image, jax.random.key(2)
+    # The CPU's compiler would merge the two computations of a stage; those of
+    # accelerators keep them apart.
+    options: Any = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+    compiled = jax.jit(gradients).lower(*arguments).compile(compiler_options=options)
+    return compiled, compiled(*arguments), variables
+
+
+DROPPING = {"num_classes": 5, "dropout": 0.5}
+SMALL = {
+    "resnet": ResNet(**DROPPING, depths=(2, 2), bottleneck=False, drop_path=0.5),
+    # Stages that share the first part of their paths.
+    "densenet": DenseNet(**DROPPING, depths=(2, 2), growth=4),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_stages_that_are_computed_again_give_the_same(name):
+    """Parameters, draws, gradients, statistics, which move once, and stages."""
+    _, expected, variables = compiled_gradients(SMALL[name])
+    _, found, created = compiled_gradients(SMALL[name].clone(remat=True))
+    jax.tree.map(np.testing.assert_array_equal, created, variables)
+    stages = found[1][1]["stages"]["outputs"]
+    assert {*stages, "head"} == set(models.stage_paths(SMALL[name]))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=1e-5),
+        *map(jax.tree.leaves, (found, expected)),
+    )
+
+
+def test_stages_that_are_computed_again_take_less_memory_and_more_products():
+    plain, _, _ = compiled_gradients(SMALL["resnet"])
+    remat, _, _ = compiled_gradients(SMALL["resnet"].clone(remat=True))
+    sizes: Any = [compiled.memory_analysis() for compiled in (plain, remat)]
+    assert sizes[1].temp_size_in_bytes < 0.8 * sizes[0].temp_size_in_bytes
+    costs: Any = [compiled.cost_analysis() for compiled in (plain, remat)]
+    work = [cost["flops"] for cost in costs]
+    assert 1.1 < work[1] / work[0] < 1.5
 
 
 def test_transform_input_needs_colors():

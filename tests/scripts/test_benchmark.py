@@ -73,7 +73,10 @@ def assert_environment(out):
 def test_help_names_the_subjects(repo_root):
     command = [sys.executable, "-m", "scripts.benchmark"]
     for arguments, words in (
-        (["--help"], ["{features,models,data,train,sums,predict}", "compare the"]),
+        (
+            ["--help"],
+            ["{features,augment,models,data,train,sums,predict}", "compare the"],
+        ),
         (["models", "--help"], ["--models", "PyTorch's networks and ours"]),
     ):
         out = subprocess.run(
@@ -100,6 +103,20 @@ def test_features(repo_root, tmp_path):
 def test_features_of_a_folder_without_sounds(repo_root, tmp_path):
     with pytest.raises(AssertionError, match="holds no audio file; give a folder with"):
         run(repo_root, "features", "--clips", tmp_path)
+
+
+@pytest.mark.slow
+def test_augment(repo_root, tmp_path):
+    sound_tree.make_tree(tmp_path, folds=(1,))
+    clips = ("--clips", tmp_path / "audio", "--batch", 2, "--repeats", 1)
+    missing = ("torch", "tensorflow", "tensorflow_datasets")
+    out = run(repo_root, "augment", *clips, missing=missing)
+    assert_environment(out)
+    assert "2 clips of 5 s, 44100 Hz; semitones -2 to 2, rates 0.9 to 1.2" in out
+    (ours, (_, ratio)), *others, (none, (_, bare)), (half, _) = rows(out)
+    assert (ours, ratio) == ("audiojax", "1.00")
+    assert [name for name, _ in others] == ["librosa, a process a core", "librosa"]
+    assert (none, bare, half) == ("none changed", "1.000", "half changed")
 
 
 def test_models_need_little_but_jax(repo_root):

@@ -56,9 +56,9 @@ def image_batch(classifier, batch):
     return {"image": image, "label": batch["label"], "mask": batch["mask"]}
 
 
-def one_step(classifier, batch, augment=None, optimizer=SGD):
+def one_step(classifier, batch, changes=None, optimizer=SGD):
     state = steps.create_state(classifier.init(KEY), optimizer)
-    return jax.jit(steps.make_train_step(classifier, optimizer, augment=augment))(
+    return jax.jit(steps.make_train_step(classifier, optimizer, changes=changes))(
         state, batch, KEY
     )
 
@@ -68,7 +68,7 @@ def assert_equal(found, expected):
 
 
 def test_waveforms_are_changed_before_the_log_mel(classifier, batch):
-    louder = Changes(waveforms=lambda keys, audio, targets: (4 * audio, targets))
+    louder = Changes(waveforms=[(0, lambda _, rows: rows.with_audio(4 * rows.values))])
     _, found = one_step(classifier, batch, louder)
     _, expected = one_step(classifier, {**batch, "audio": 4 * batch["audio"]})
     _, plain = one_step(classifier, batch)
@@ -79,12 +79,13 @@ def test_waveforms_are_changed_before_the_log_mel(classifier, batch):
 def test_images_are_changed_after_it_and_each_row_has_its_key(classifier, image_batch):
     seen = []
 
-    def add_noise(keys, image, targets):
-        noise = jax.vmap(lambda key: jax.random.normal(key, image.shape[1:]))(keys)
+    def add_noise(draw, rows):
+        shape = rows.values.shape[1:]
+        noise = jax.vmap(lambda key: jax.random.normal(key, shape))(draw.keys)
         jax.debug.callback(lambda x: seen.append(np.asarray(x)), noise)
-        return image + noise, targets
+        return rows._replace(values=rows.values + noise)
 
-    _, found = one_step(classifier, image_batch, Changes(images=add_noise))
+    _, found = one_step(classifier, image_batch, Changes(images=[(0, add_noise)]))
     jax.effects_barrier()
     (noise,) = seen
     by_hand = {**image_batch, "image": image_batch["image"] + noise}
@@ -93,21 +94,60 @@ def test_images_are_changed_after_it_and_each_row_has_its_key(classifier, image_
     assert len(np.unique(noise[:, 0, 0, 0])) == 4
 
 
-def test_images_have_no_waveforms_to_change(classifier, image_batch):
-    same = Changes(waveforms=lambda keys, audio, targets: (audio, targets))
-    with pytest.raises(InputError, match=r"stage 'spectrogram'.*stage to audio"):
-        one_step(classifier, image_batch, same)
+def test_16_bit_samples_are_the_same_sounds(classifier, batch):
+    samples = np.rint(batch["audio"] * 32768).clip(-32768, 32767).astype(np.int16)
+    as_float = {**batch, "audio": samples.astype(np.float32) / 32768}
+    found, expected = (
+        one_step(classifier, given)[0].params
+        for given in ({**batch, "audio": samples}, as_float)
+    )
+    assert_equal(found, expected)
+
+
+def test_rows_that_are_not_to_be_changed_are_left_as_they_are(classifier, batch):
+    louder = Changes(waveforms=[(0, lambda _, rows: rows.with_audio(4 * rows.values))])
+    blank = Changes(images=[(0, lambda _, rows: rows._replace(values=0 * rows.values))])
+    changed = np.array([True, False, True, False])
+    louder_by_hand = np.where(changed[:, None], 4 * batch["audio"], batch["audio"])
+    _, found = one_step(classifier, {**batch, "changed": changed}, louder)
+    _, expected = one_step(classifier, {**batch, "audio": louder_by_hand})
+    assert float(found["loss_sum"]) == pytest.approx(float(expected["loss_sum"]), 1e-6)
+    image = np.asarray(jax.jit(classifier.image)(batch["audio"]))
+    image = np.where(changed[:, None, None, None], 0 * image, image)
+    rest = {name: batch[name] for name in ("label", "mask")}
+    _, found = one_step(classifier, {**batch, "changed": changed}, blank)
+    _, expected = one_step(classifier, {"image": image, **rest})
+    assert float(found["loss_sum"]) == pytest.approx(float(expected["loss_sum"]), 1e-5)
+
+
+def test_a_stretched_clip_takes_its_length_through_the_changes(config, batch):
+    """Half of a row is cut away, and the image is of the other half alone."""
+    stretching = config.copy_and_resolve_references()
+    stretching.data.clip_mode = "stretch"
+    classifier = create(stretching)
+    size = batch["audio"].shape[1]
+    whole = {**batch, "length": np.full(4, size, np.int32)}
+
+    def halve(_, rows):
+        audio = rows.values.at[:, size // 2 :].set(0)
+        return rows.with_audio(audio, rows.length // 2)
+
+    _, found = one_step(classifier, whole, Changes(waveforms=[(0, halve)]))
+    half = np.where(np.arange(size)[None] < size // 2, batch["audio"], 0)
+    by_hand = {**batch, "audio": half, "length": np.full(4, size // 2, np.int32)}
+    _, expected = one_step(classifier, by_hand)
+    assert float(found["loss_sum"]) == pytest.approx(float(expected["loss_sum"]), 1e-6)
 
 
 @pytest.mark.parametrize("door", ["waveforms", "images"])
 def test_soft_labels_are_cross_entropy(classifier, batch, image_batch, door):
     """Either change may mix labels: the loss is NumPy's, of the mixed shares."""
 
-    def mix(_keys, rows, targets):
-        return rows, 0.75 * targets + 0.25 * targets[::-1]
+    def mix(_, rows):
+        return rows._replace(targets=0.75 * rows.targets + 0.25 * rows.targets[::-1])
 
     given = batch if door == "waveforms" else image_batch
-    _, found = one_step(classifier, given, Changes(**{door: mix}))
+    _, found = one_step(classifier, given, Changes(**{door: [(0, mix)]}))
     variables = classifier.init(KEY)
     logits, _ = classifier.logits(variables, image_batch["image"], train=True)
     hard = np.eye(3)[batch["label"]]
@@ -222,7 +262,7 @@ def test_the_same_step_without_doors_is_the_old_one(classifier, image_batch):
     """No change, and all stages named, is what a plain step computes."""
     state = steps.create_state(classifier.init(KEY), SGD)
     every = tuple(models.stage_paths(classifier.network))
-    step = steps.make_train_step(classifier, SGD, augment=Changes(), trainable=every)
+    step = steps.make_train_step(classifier, SGD, changes=Changes(), trainable=every)
     found, _ = jax.jit(step)(state, image_batch, KEY)
     expected, _ = one_step(classifier, image_batch)
     assert_equal(found.params, expected.params)

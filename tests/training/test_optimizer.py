@@ -8,6 +8,9 @@ import pytest
 
 from audiojax.errors import InputError
 from audiojax.training import optimizer
+from tests.tiny import Tiny
+
+NETWORK = Tiny(num_classes=4)
 
 
 def recipe(**changes) -> optimizer.Recipe:
@@ -21,6 +24,12 @@ def recipe(**changes) -> optimizer.Recipe:
         "step_factor": 0.1,
     }
     return optimizer.Recipe(**(fields | changes))
+
+
+def create(steps_per_epoch=1, epochs=1, **changes) -> Any:
+    plain = {"schedule": "constant", "weight_decay": 0.0}
+    made = recipe(**(plain | changes))
+    return optimizer.create(made, steps_per_epoch, epochs, NETWORK)
 
 
 def test_step_schedule_is_the_papers():
@@ -54,9 +63,7 @@ def test_adam_couples_weight_decay_into_the_gradient():
     random = np.random.default_rng(0)
     weights = random.normal(size=(4, 3))
     grads = random.normal(size=(5, 4, 3)) * 1e-3
-    ours = optimizer.create(
-        recipe(schedule="constant", learning_rate=0.01, weight_decay=0.1), 1, 1
-    )
+    ours = create(learning_rate=0.01, weight_decay=0.1)
     params = {"kernel": jnp.asarray(weights, jnp.float32)}
     state = ours.init(params)
     for grad in grads:
@@ -68,29 +75,80 @@ def test_adam_couples_weight_decay_into_the_gradient():
     np.testing.assert_allclose(jax.tree.leaves(params)[0], expected, rtol=1e-4)
 
 
-def test_adamw_decays_kernels_and_nothing_else():
-    ours = optimizer.create(
-        recipe(name="adamw", schedule="constant", learning_rate=0.5, weight_decay=0.1),
-        1,
-        1,
-    )
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("decay", optimizer.DECAYS)
+def test_decay_may_spare_biases_and_batch_norm(name, decay):
+    """With a gradient of zero, weights of 1 lose rate times decay."""
+    ours = create(name=name, decay=decay, learning_rate=0.5, weight_decay=0.1)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     grads = jax.tree.map(jnp.zeros_like, params)
     updates, _ = ours.update(grads, ours.init(params), params)
     bias, kernel = jax.tree.leaves(updates)
     np.testing.assert_allclose(kernel, -0.05 * np.ones((2, 2)), rtol=1e-6)
-    np.testing.assert_array_equal(bias, np.zeros(2))
+    expected = -0.05 * np.ones(2) if decay == "all" else np.zeros(2)
+    np.testing.assert_allclose(bias, expected, rtol=1e-6)
+
+
+def test_gradients_longer_than_the_norm_are_scaled_down_to_it():
+    """A gradient of length 5, [3, 4], against norms of 1 and of 10; decay is apart."""
+    params = {"a": jnp.ones(1), "b": jnp.ones(1)}
+    grads = {"a": jnp.full(1, 3.0), "b": jnp.full(1, 4.0)}
+    for norm, gradient in ((1.0, [0.6, 0.8]), (10.0, [3.0, 4.0])):
+        ours = create(name="sgd", learning_rate=0.5, clip_norm=norm, weight_decay=2.0)
+        updates, _ = ours.update(grads, ours.init(params), params)
+        expected = -0.5 * (np.array(gradient) + 2.0)
+        np.testing.assert_allclose(np.ravel(jax.tree.leaves(updates)), expected, 1e-6)
+
+
+def named(value):
+    """A tree of the tiny network's form."""
+    layers = {name: {"kernel": value} for name in ("conv1", "conv2", "fc")}
+    return layers | {name: {"scale": value} for name in ("bn1", "bn2")}
+
+
+@pytest.mark.parametrize("frozen", [(), ("conv1", "bn1")])
+def test_stages_have_learning_rates_of_their_own(frozen):
+    """Two steps of SGD: factors 1/4 and 1/2 to the head, and the head's own."""
+    ours = create(name="sgd", learning_rate=0.5, head_factor=10.0, layer_decay=0.5)
+    params = {k: v for k, v in named(jnp.ones(2)).items() if k not in frozen}
+    state = ours.init(params)
+    for _ in range(2):
+        updates, state = ours.update(params, state, params)  # a gradient of ones
+    factors = {"conv1": 0.25, "bn1": 0.25, "conv2": 0.5, "bn2": 0.5, "fc": 10.0}
+    assert updates.keys() == params.keys()
+    for name, update in updates.items():
+        # The momentum 0.9 makes the second step 1.9 times as long.
+        expected = np.full(2, -0.5 * 1.9 * factors[name])
+        np.testing.assert_allclose(jax.tree.leaves(update)[0], expected, rtol=1e-6)
+
+
+def test_decay_apart_from_the_gradient_has_the_stages_rate_too():
+    ours = create(name="adamw", learning_rate=0.5, weight_decay=0.1, head_factor=10.0)
+    params = named(jnp.ones(2))
+    updates, _ = ours.update(named(jnp.zeros(2)), ours.init(params), params)
+    for name, update in updates.items():
+        expected = np.full(2, -0.5 if name == "fc" else -0.05)
+        np.testing.assert_allclose(jax.tree.leaves(update)[0], expected, rtol=1e-6)
+
+
+def test_the_stages_are_counted_from_the_head():
+    found = optimizer.stage_factors(recipe(layer_decay=0.8), NETWORK)
+    assert found == {"conv1": pytest.approx(0.64), "conv2": 0.8, "head": 1.0}
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
         ({"name": "adem"}, "choose one of adam, adamw, sgd"),
-        ({"step_epochs": 0}, "step_epochs is 0; give at least 1"),
+        ({"schedule": "step", "step_epochs": 0}, "step_epochs is 0; give at least 1"),
         ({"schedule": "linear"}, "choose one of constant, step, cosine"),
         ({"schedule": "cosine", "warmup_epochs": 5.0}, "warmup_epochs is 5.0"),
+        ({"decay": "biases"}, "decay is 'biases'; choose one of all, kernels"),
+        ({"clip_norm": -1.0}, "clip_norm is -1.0; give 0 for no clipping, or a larger"),
+        ({"head_factor": 0.0}, "head_factor is 0.0; give a factor above 0"),
+        ({"layer_decay": 1.5}, "layer_decay is 1.5; give a factor above 0, to 1"),
     ],
 )
 def test_wrong_settings_are_named(changes, named):
     with pytest.raises(InputError, match=named):
-        optimizer.create(recipe(**changes), steps_per_epoch=10, epochs=5)
+        create(steps_per_epoch=10, epochs=5, **changes)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from etils import epath
 
+from audiojax import config as configs
 from audiojax import files
 from audiojax.datasets import Info
 from audiojax.datasets.layouts import synthetic
+from audiojax.errors import InputError
 from audiojax.training import results
 from audiojax.workdir import Entry, Predictions, Run
 from tests import tiny
@@ -46,13 +48,19 @@ def test_summary_is_arithmetic_over_seeds_and_folds():
     assert "best" not in found["summary"]
 
 
-def test_the_best_epochs_are_averaged_beside_the_last():
+def test_best_epochs_and_raw_parameters_are_averaged_beside_the_last():
     best = [{"accuracy": value, "epoch": 3} for value in (0.9, 0.7)]
-    runs = [entry(1, seed, 0.5, best=best[seed]) for seed in (0, 1)]
+    raw = [{"accuracy": value} for value in (0.25, 0.5)]
+    runs = [entry(1, i, 0.5, best=best[i], raw=raw[i]) for i in (0, 1)]
     predictions = [predicted([1, -1, 1, -1])] * 2
     found = results.summarize(tiny.get_config(), INFO, runs, predictions)
     assert found["folds"][0]["best"] == pytest.approx(0.8)
     assert found["summary"]["best"] == {"mean": pytest.approx(0.8), "std": 0.0}
+    assert found["summary"]["raw"] == {"mean": pytest.approx(0.375), "std": 0.0}
+    assert Entry.from_json(found["runs"][0]).raw == raw[0]
+    header, row = (line.split() for line in results.table(found).splitlines()[:2])
+    assert header == ["fold", "single", "raw", "best", "ensemble"]
+    assert row == ["1", "50.00%", "37.50%", "80.00%", "50.00%"]
 
 
 def test_results_hold_every_finished_run_of_the_workdir(tmp_path):
@@ -86,6 +94,39 @@ def test_where_and_how_may_change(tmp_path, field):
     part = config[parents[0]] if parents else config
     part[name] = {"seeds": (7,)}.get(name, "elsewhere")
     results.check_config(config, workdir)
+
+
+# Fields that configs have not always had, and how it was without them.
+EARLIER = {
+    "optimizer.decay": "kernels",
+    "optimizer.clip_norm": 0.0,
+    "optimizer.head_factor": 1.0,
+    "optimizer.layer_decay": 1.0,
+    "optimizer.label_smoothing": 0.0,
+    "optimizer.ema_decay": 0.0,
+    "accumulate": 1,
+}
+
+
+@pytest.mark.parametrize("field", [None, *EARLIER])
+def test_a_workdir_of_before_goes_on_with_what_was_off(tmp_path, field):
+    """That of AdamW, which spared biases; and is refused with what was not."""
+    workdir, config = epath.Path(tmp_path), tiny.get_config()
+    recordings = synthetic.create(num_folds=2, clips_per_class=1)
+    older = config.copy_and_resolve_references()
+    for name, value in EARLIER.items():
+        *part, last = name.split(".")
+        assert (config[part[0]] if part else config)[last] == value
+        del (older[part[0]] if part else older)[last]
+    for folder in (workdir, workdir / "fold1-seed0"):
+        results.write_described(older, recordings, folder)
+    results.check_config(config, workdir)
+    if field:
+        other = {"optimizer.decay": "all", "accumulate": 2}.get(field, 0.5)
+        with pytest.raises(
+            InputError, match=rf"config.{field}: there .*here {other!r}"
+        ):
+            results.check_config(configs.at(config, {field: other}), workdir)
 
 
 def test_table_holds_folds_mean_and_deviation():

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -5,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import special
 from sklearn import metrics
 
 from audiojax import augment
@@ -237,6 +239,36 @@ def test_dropout_draws_for_every_row_apart(axis_name):
     assert np.mean(found == 0) == pytest.approx(0.25, abs=5 * 0.0055)
 
 
+def test_eval_step_averages_over_shifts():
+    classifier = dataclasses.replace(make_classifier(), test_shifts=4)
+    variables, batch = fresh_variables(), make_batch()
+    found = jax.jit(steps.make_eval_step(classifier))(variables, batch)
+    logits = [
+        classifier.logits(variables, np.roll(batch["image"], 5 * i, axis=2))
+        for i in range(4)
+    ]
+    np.testing.assert_allclose(found, np.mean(logits, axis=0), atol=1e-5)
+
+
+def test_training_in_bfloat16_keeps_its_state_in_float32():
+    classifier = make_classifier()
+    network = classifier.network.clone(dtype=jnp.bfloat16)
+    classifier = dataclasses.replace(classifier, network=network)
+    optimizer = optax.adam(1e-2)
+    step = jax.jit(steps.make_train_step(classifier, optimizer))
+    state, batch = fresh_state(optimizer), make_batch()
+    types = jax.tree.map(lambda leaf: leaf.dtype, state)
+    losses = []
+    for _ in range(20):
+        state, metrics = step(state, batch, jax.random.key(0))
+        losses.append(float(metrics["loss_sum"]))
+    assert losses[-1] < losses[0] / 2
+    assert jax.tree.map(lambda leaf: leaf.dtype, state) == types
+    assert {str(kind) for kind in jax.tree.leaves(types)} == {"float32", "int32"}
+    logits = steps.make_eval_step(classifier)(state.variables, batch)
+    assert logits.dtype == jnp.float32
+
+
 def test_eval_step_over_devices_keeps_the_order():
     classifier = make_classifier()
     variables, batch = fresh_variables(), make_batch()
@@ -295,3 +327,125 @@ def test_weights_make_a_clip_count_as_so_many(devices):
     loss = metrics.log_loss(batch["label"], shares, labels=range(4), normalize=False)
     assert float(found["loss_sum"]) == pytest.approx(loss, rel=1e-5)
     assert float(found["count"]) == 16
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_smoothed_labels_are_in_the_loss_alone(task):
+    """The loss is NumPy's of smoothed targets; what is right is as without."""
+    state, batch = fresh_state(SGD), make_batch(8, counted=5)
+    hot = np.eye(4, dtype=np.float32)[batch["label"]]
+    smooth = 0.9 * hot + (0.1 / 4 if task == "single_label" else 0.1 / 2)
+    batch["label"] = batch["label"] if task == "single_label" else hot
+    classifier = make_classifier(task=task)
+    step = steps.make_train_step(classifier, SGD, label_smoothing=0.1)
+    plain = steps.make_train_step(classifier, SGD)
+    _, found = jax.jit(step)(state, batch, jax.random.key(1))
+    _, without = jax.jit(plain)(state, batch, jax.random.key(1))
+    logits, _ = classifier.logits(state.variables, batch["image"], train=True)
+    logits = np.asarray(logits, np.float64)
+    if task == "single_label":
+        losses = -(smooth * special.log_softmax(logits, axis=1)).sum(axis=1)
+    else:
+        losses = (np.logaddexp(0, logits) - smooth * logits).mean(axis=1)
+    assert float(found["loss_sum"]) == pytest.approx(losses[:5].sum(), rel=1e-5)
+    assert float(found["correct"]) == float(without["correct"])
+
+
+def test_averages_are_numpys_and_leave_out_what_is_not_finite():
+    """Of parameters and statistics, by min(0.3, (1 + n) / (10 + n)): 0.1, 2/11, 1/4."""
+    step = jax.jit(steps.make_train_step(make_classifier(), ADAM, ema_decay=0.3))
+    state = steps.create_state(fresh_variables(), ADAM, average=True)
+    first = state.variables
+    bad = make_batch()
+    bad["image"][0] = np.nan
+    expected = {name: jax.device_get(first[name]) for name in steps.AVERAGED}
+    for number, kept in enumerate((0.1, 2 / 11, 1 / 4, 0.3, 0.3)):
+        skipped, _ = step(state, bad, jax.random.key(0))
+        assert largest_difference(skipped.ema, state.ema) == 0
+        state, _ = step(skipped, make_batch(seed=number), jax.random.key(0))
+        new = {name: getattr(state, name) for name in steps.AVERAGED}
+        expected = jax.tree.map(
+            lambda old, now, kept=kept: kept * old + (1 - kept) * np.asarray(now),
+            *(expected, new),
+        )
+    assert largest_difference(state.ema, expected) < 1e-6
+    assert state.model_variables == {**state.ema, "input": state.input}
+    assert largest_difference(state.variables["params"], expected["params"]) > 1e-4
+
+
+def test_the_best_is_the_average_where_that_is_the_model():
+    state = steps.create_state(
+        fresh_variables(), SGD, pick_best=True, average=True
+    ).replace(ema={"params": {"a": jnp.ones(2)}, "batch_stats": {}})
+    state = state.replace(best=jax.tree.map(jnp.zeros_like, state.model_variables))
+    for better in (False, True):
+        best = steps.keep_best(state, jnp.array(better)).best
+        assert best.keys() == state.model_variables.keys()
+        np.testing.assert_array_equal(best["params"]["a"], np.full(2, float(better)))
+
+
+def accumulated(batch, count, devices=1, **options):
+    """A step of SGD with rate 1 from the first state, in so many parts."""
+    classifier = make_classifier(steps.AXIS, **options)
+    step = steps.make_train_step(classifier, SGD, steps.AXIS, accumulate=count)
+    mapped = steps.data_parallel(step, jax.devices()[:devices])
+    return mapped(fresh_state(SGD), steps.shard(batch, devices), jax.random.key(0))
+
+
+def weighted_batch(counted=29):
+    """Rows that count unequally, and some that do not count."""
+    weight = np.random.default_rng(5).uniform(0.5, 2, 32).astype(np.float32)
+    return {**make_batch(32, counted), "weight": weight}
+
+
+def gradients(state):
+    return jax.tree.map(
+        lambda a, b: a - np.asarray(b), *(fresh_variables()["params"], state.params)
+    )
+
+
+def test_gradients_of_four_parts_are_those_of_the_whole_batch():
+    """With BatchNorm fixed, which else normalizes each part by itself."""
+    fixed = make_classifier()
+    network = fixed.network.clone(fixed_batch_norm=("conv1", "conv2"))
+    found = {}
+    for count in (1, 4):
+        step = steps.make_train_step(
+            dataclasses.replace(fixed, network=network), SGD, accumulate=count
+        )
+        state, metrics = jax.jit(step)(
+            fresh_state(SGD), weighted_batch(), jax.random.key(0)
+        )
+        found[count] = gradients(state), metrics
+    assert largest_difference(found[4], found[1]) < 1e-5
+    assert float(found[4][1]["count"]) == 29
+
+
+def test_accumulation_is_numpys_sum_of_parts():
+    """The head's bias, and the running means after four steps of BatchNorm's own."""
+    batch, variables = weighted_batch(), fresh_variables()
+    state, _ = accumulated(batch, 4)
+    weight, gradient = batch["mask"] * batch["weight"], np.zeros(4)
+    for i in range(4):
+        logits, moved = make_classifier().logits(
+            variables, batch["image"][i::4], train=True
+        )
+        variables = {**variables, "batch_stats": moved}
+        shares = special.softmax(np.asarray(logits, np.float64), axis=1)
+        wrong = shares - np.eye(4)[batch["label"][i::4]]
+        gradient += (weight[i::4, None] * wrong).sum(axis=0) / weight.sum()
+    found = gradients(state)["fc"]["bias"]
+    np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-6)
+    assert largest_difference(state.batch_stats, variables["batch_stats"]) < 1e-5
+
+
+def test_accumulation_knows_nothing_of_devices():
+    """Nor does dropout, nor BatchNorm, for parts have the same rows everywhere."""
+    batch = weighted_batch()
+    one, one_metrics = accumulated(batch, 4, dropout=0.5)
+    many, many_metrics = accumulated(batch, 4, devices=8, dropout=0.5)
+    assert largest_difference(gradients(many), gradients(one)) < 1e-5
+    assert largest_difference(many.batch_stats, one.batch_stats) < 1e-5
+    assert largest_difference(many_metrics, one_metrics) < 1e-5
+    other, _ = accumulated(batch, 4, dropout=0.0)
+    assert largest_difference(gradients(other), gradients(one)) > 1e-2

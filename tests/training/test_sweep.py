@@ -136,11 +136,19 @@ BAD = [
     ({"parallel": "pipeline"}, "config.parallel is 'pipeline'; choose one of auto"),
     ({"epochs": 0}, "config.epochs is 0; give at least 1"),
     ({"batch_size": 0}, "config.batch_size is 0; give at least 1"),
+    ({"accumulate": 0}, "config.accumulate is 0, and config.batch_size 64 can't be"),
+    ({"accumulate": 3}, "config.accumulate is 3, and config.batch_size 64 can't be"),
     ({"evaluate_every_epochs": -1}, "config.evaluate_every_epochs is -1; give at"),
     ({"checkpoint_seconds": -1.0}, "config.checkpoint_seconds is -1.0; give at"),
     ({"max_skipped_in_a_row": 0}, "config.max_skipped_in_a_row is 0; give at"),
     ({"optimizer.name": "adem"}, "config.optimizer.name is 'adem'; choose one of"),
     ({"optimizer.schedule": "linear"}, "config.optimizer.schedule is 'linear'"),
+    ({"optimizer.decay": "most"}, "config.optimizer.decay is 'most'; choose one of"),
+    ({"optimizer.clip_norm": -1.0}, "config.optimizer.clip_norm is -1.0; give 0"),
+    ({"optimizer.label_smoothing": 1.0}, "config.optimizer.label_smoothing is 1.0; "),
+    ({"optimizer.ema_decay": 1.0}, "config.optimizer.ema_decay is 1.0; give a share"),
+    ({"optimizer.head_factor": 0.0}, "config.optimizer.head_factor is 0.0; give a"),
+    ({"optimizer.layer_decay": 2.0}, "config.optimizer.layer_decay is 2.0; give a"),
     ({"epochs": 3, "optimizer.warmup_epochs": 3.0}, "optimizer.warmup_epochs is 3.0"),
     ({"data.stage": "waveform"}, "config.data.stage is 'waveform'; choose spectrogr"),
     ({"data.balance": "oversample"}, "config.data.balance is 'oversample'; choose"),
@@ -157,6 +165,16 @@ BAD = [
     ({"model.name": "resnet51"}, "unknown model 'resnet51'; the known ones are"),
     ({"model.dtype": "int8"}, "config.model.dtype is 'int8'; choose one of"),
     ({"model.dropout": 1.0}, "config.model.dropout is 1.0; expected a share"),
+    ({"model.drop_path": 1.0}, "config.model.drop_path is 1.0; expected a share"),
+    ({"model.drop_path": 0.1}, "drop_path is 0.1, but tiny has no residual branches"),
+    (
+        {"data.test_shifts": -1},
+        "config.data.test_shifts is -1; expected 0 for none or",
+    ),
+    (
+        {"data.test_shifts": 33},
+        "test_shifts is 33; expected 0 for none or 1 to 32, the",
+    ),
     ({"model.freeze": "conv9"}, "the network has no stage 'conv9'"),
     ({"model.freeze": "head"}, "leaves nothing to train"),
     ({"model.reinitialize": "conv9"}, "the network has no stage 'conv9'"),
@@ -193,6 +211,9 @@ def test_a_batch_that_processes_can_t_share_is_refused_before_data_are_touched(
         sweep.train(configs.at(config, fields), tmp_path / "work")
     assert list(tmp_path.iterdir()) == []
     sweep.check(configs.at(config, {**fields, "parallel": "seed_parallel"}), tmp_path)
+    fields |= {"batch_size": 40, "accumulate": 2}
+    with pytest.raises(InputError, match="accumulate=2 parts; give a multiple of 16"):
+        sweep.train(configs.at(config, fields), tmp_path / "work")
 
 
 def test_runs_that_only_go_on_need_no_weights(config, workdir, tmp_path):

@@ -14,7 +14,7 @@ from audiojax.errors import InputError, Interrupted
 from audiojax.training import program, sweep, trainer
 from audiojax.training.checkpoints import Checkpoints
 from audiojax.training.loop import Diverged
-from audiojax.workdir import Entry, Run
+from audiojax.workdir import Entry, Run, Workdir
 from tests import tiny
 
 
@@ -123,9 +123,13 @@ def logits(workdir, seed=0):
 
 @pytest.mark.parametrize(("step", "signum"), [(5, signal.SIGINT), (7, signal.SIGTERM)])
 def test_stopped_and_started_again_it_is_the_same_to_the_bit(
-    make_trainer, tmp_path, step, signum
+    config, make_trainer, tmp_path, step, signum
 ):
-    """After the last step of an epoch of five, and in the middle of the next."""
+    """After the last step of an epoch of five, and in the middle of the next.
+
+    The parameters are averaged, which belongs to the state.
+    """
+    config.optimizer.ema_decay = 0.9
     train_one(make_trainer(), tmp_path / "whole")
     stopped = make_trainer()
     raise_signal_at(stopped, step - 1, signum)
@@ -226,6 +230,38 @@ def test_the_best_epoch_is_picked_by_validation_and_scored_on_the_test(
     assert again == entry
     held = np.load(tmp_path / "long" / "fold1-seed0" / "validation.npz")
     assert len(held["filename"]) == entry.best["validation"]["num_clips"] == 80
+
+
+def test_averaged_parameters_are_the_model_and_the_raw_are_beside(config, tmp_path):
+    config.optimizer.ema_decay, config.sweep.validation = 0.7, "fold"
+    config.sweep.folds = (1,)
+    written = sweep.train(config, tmp_path)
+    (run,), (fold,) = written["runs"], written["folds"]
+    line = read_lines(tmp_path / "fold1-seed0")[-1]
+    assert line["raw_test_accuracy"] == run["raw"]["accuracy"] == fold["raw"]
+    assert line["test_accuracy"] == run["final"]["accuracy"] == fold["single"]
+    assert sweep.evaluate(config, tmp_path) == files.read_sealed(
+        tmp_path / "results.json", ""
+    )
+    opened = Workdir(tmp_path)
+    built = trainer.Trainer(config, trainer.open_data(config, recordings_for(config)))
+    test, saved = built.feed.split(1).test, saved_state(built, tmp_path / "fold1-seed0")
+    found = {}
+    for which in ("last", "raw", "best"):
+        variables = opened.variables(Run(1, 0), which)
+        found[which] = built.evaluator.predictions(variables, test).logits
+    np.testing.assert_array_equal(found["last"], logits(tmp_path))
+    assert np.abs(found["raw"] - found["last"]).max() > 1e-3
+    for which, expected in (("last", saved.ema), ("raw", saved.variables)):
+        variables = opened.variables(Run(1, 0), which)
+        for name in ("params", "batch_stats"):
+            assert_equal_trees(variables[name], expected[name])
+    of_best = np.mean(found["best"].argmax(1) == predicted_labels(tmp_path))
+    assert of_best == run["best"]["accuracy"]
+
+
+def predicted_labels(workdir):
+    return np.load(workdir / "fold1-seed0" / "predictions.npz")["label"]
 
 
 def test_both_stages_give_the_same_images_and_scores(config, tmp_path):

@@ -223,9 +223,8 @@ with registered.skip_registration():  # its name is the other's
 
 
 def stored_samples(source: Iterable, place: int) -> np.ndarray:
-    """The samples at a place of the split `audio`: float32 [T] in [-1, 1]."""
-    samples = source[place]["audio"]  # pyright: ignore[reportIndexIssue]
-    return sounds.full_scale(samples)
+    """The samples at a place of the split `audio`: int16 [T]."""
+    return source[place]["audio"]  # pyright: ignore[reportIndexIssue]
 
 
 @contextlib.contextmanager

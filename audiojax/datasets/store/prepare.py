@@ -82,6 +82,7 @@ def load(info: Info, settings: Settings) -> Recordings:
         digests=digests,
         lengths=np.array([note.num_samples for note in used]),
         read=lambda index: builder.stored_samples(*places[used[index].filename]),
+        dtype=np.int16,
     )
 
 
