@@ -16,7 +16,7 @@ __all__ = ["__version__", "load"]
 xla.avoid_wrong_sums()
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> typing.Any:
     """Imports what is needed late: most who import a part need no other."""
     if name == "load":
         return importlib.import_module("audiojax.predictor").load
