@@ -90,11 +90,14 @@ RECORDS = {
 def weights_dirs() -> list[Path]:
     """Folders that are searched for NAME.safetensors, the first hit counts.
 
-    They are $AUDIOJAX_WEIGHTS, if it is set, and `weights/` of the repository.
+    They are $AUDIOJAX_WEIGHTS, if it is set, and `weights/` of the repository, or of
+    the package where a wheel was installed.
     """
     named = os.environ.get("AUDIOJAX_WEIGHTS")
-    repository = Path(__file__).resolve().parent.parent / "weights"
-    return [*([Path(named)] if named else []), repository]
+    package = Path(__file__).resolve().parent
+    places = [folder / "weights" for folder in (package, package.parent)]
+    ours = next((place for place in places if place.is_dir()), places[-1])
+    return [*([Path(named)] if named else []), ours]
 
 
 def options(weights: str | Path) -> Mapping[str, Any]:

@@ -129,7 +129,8 @@ def read_model(step_dir: epath.Path) -> dict[str, Any]:
     import orbax.checkpoint as ocp
 
     old = format_of(step_dir) == OLD_FORMAT
-    path = step_dir / (OLD_ITEM if old else "model")
+    # Orbax takes absolute paths only.
+    path = step_dir.resolve() / (OLD_ITEM if old else "model")
     handler = ocp.PyTreeCheckpointHandler()
     saved = handler.metadata(path)
     as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)

@@ -130,9 +130,7 @@ class Classifier:
         Returns:
             The logits; in training a pair of them and the updated `batch_stats`.
         """
-        mean, std = variables["input"]["mean"], variables["input"]["std"]
-        image = (image - mean[None, None, None]) / std[None, None, None]
-        network = {name: variables[name] for name in ("params", "batch_stats")}
+        network, image = _network_arguments(variables, image)
         if not train:
             return self.network.apply(network, image, train=False)
         logits, updated = self.network.apply(
@@ -140,8 +138,30 @@ class Classifier:
         )
         return logits, updated["batch_stats"]
 
+    def outputs(
+        self, variables: Variables, image: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Logits [B, classes] as `logits` gives them, and what the head makes them of.
+
+        That is the last stage's mean over the image, [B, features] float32.
+        """
+        network, image = _network_arguments(variables, image)
+        found: Any
+        logits, found = self.network.apply(
+            network, image, train=False, mutable=["stages"]
+        )
+        *_, last, _ = models.stage_paths(self.network)
+        maps = found["stages"]["outputs"][last]
+        return logits, jnp.mean(maps.astype(jnp.float32), axis=(1, 2))
+
     def test_logits(self, variables: Variables, image: jax.Array) -> jax.Array:
-        """The logits that evaluation and prediction take, averaged over `test_shifts`.
+        """The logits of `test_outputs` alone: [B, classes], float32."""
+        return self.test_outputs(variables, image)[0]
+
+    def test_outputs(
+        self, variables: Variables, image: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """What evaluation and prediction take: `outputs`, averaged over `test_shifts`.
 
         Shift i of n moves the image circularly by the share i/n of its frames, rounded
         down. One shifted batch is in memory at a time.
@@ -151,16 +171,27 @@ class Classifier:
             image: log-mel images [B, mel, frames, C], not standardized.
 
         Returns:
-            [B, classes], float32.
+            Logits [B, classes], and what the head makes them of, [B, features]; both
+            float32.
         """
         if self.test_shifts <= 1:
-            return self.logits(variables, image)
+            return self.outputs(variables, image)
         shifts = np.arange(self.test_shifts) * image.shape[2] // self.test_shifts
 
-        def shifted(shift: jax.Array) -> jax.Array:
-            return self.logits(variables, jnp.roll(image, shift, axis=2))
+        def shifted(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return self.outputs(variables, jnp.roll(image, shift, axis=2))
 
-        return jax.lax.map(shifted, jnp.asarray(shifts)).mean(axis=0)
+        found = jax.lax.map(shifted, jnp.asarray(shifts))
+        return jax.tree.map(lambda x: x.mean(axis=0), found)
+
+
+def _network_arguments(
+    variables: Variables, image: jax.Array
+) -> tuple[dict[str, Any], jax.Array]:
+    """The network's own variables, and the image standardized."""
+    mean, std = variables["input"]["mean"], variables["input"]["std"]
+    image = (image - mean[None, None, None]) / std[None, None, None]
+    return {name: variables[name] for name in ("params", "batch_stats")}, image
 
 
 def create(

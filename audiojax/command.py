@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
@@ -47,7 +48,7 @@ def parse(config: flags.FlagHolder[Any] | None, argv: list[str]) -> list[str]:
     come back, the program's name first.
     """
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(_with_ready_configs(argv))
         if config is not None and config.value is not None:
             config.value.keys()  # a file that could not be loaded says so only now
         return rest
@@ -64,6 +65,25 @@ def parse(config: flags.FlagHolder[Any] | None, argv: list[str]) -> list[str]:
         stop(_no_field(str(error.args[0])))
     except (TypeError, ValueError) as error:
         stop(f"can't use the config: {_line(error)}")
+
+
+def _with_ready_configs(argv: Sequence[str]) -> list[str]:
+    """The arguments, with the path of a ready config where no file here has its name.
+
+    Those lie beside the package, in the repository as where a wheel was installed.
+    """
+    found, folder = list(argv), Path(__file__).resolve().parent.parent
+    for i, argument in enumerate(argv):
+        name, equals, path = argument.partition("=")
+        if name.lstrip("-") != "config" or name == "config":
+            continue
+        place = i
+        if not equals:
+            place, path = i + 1, "".join(argv[i + 1 : i + 2])
+        file = path.partition(":")[0]
+        if file and not Path(file).exists() and (folder / file).is_file():
+            found[place] = f"{name}={folder / path}" if equals else str(folder / path)
+    return found
 
 
 def _line(text: object) -> str:

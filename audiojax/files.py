@@ -75,6 +75,26 @@ def _delete(path: epath.Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def check_writable(path: epath.PathLike) -> None:
+    """Finds out early whether a file can be written; what stands there stays.
+
+    Raises:
+        InputError: if it can't.
+    """
+    path = epath.Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.parent / f".{path.name}.{os.getpid()}.part"
+        part.write_bytes(b"")
+        part.unlink()
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be written ({error.strerror or error}); give another place"
+        ) from None
+
+
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """Writes `content`, whole or not at all."""
     with whole(path) as part:

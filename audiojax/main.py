@@ -27,7 +27,9 @@ MODES = {
 }
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="File of the config.", lock_config=True
+    "config",
+    help_string="File of the config; configs/NAME.py is a ready one in any folder.",
+    lock_config=True,
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where results go, a folder or gs://; default runs/CONFIG_NAME."

@@ -5,6 +5,7 @@ import hashlib
 import json
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import safetensors.numpy
@@ -25,6 +26,19 @@ def folder(tmp_path, monkeypatch):
     """An empty folder that is searched for weights, and the only one."""
     monkeypatch.setattr(catalog, "weights_dirs", lambda: [tmp_path])
     return tmp_path
+
+
+def test_weights_lie_in_the_repository_or_in_the_installed_package(
+    tmp_path, monkeypatch, repo_root
+):
+    monkeypatch.delenv("AUDIOJAX_WEIGHTS", raising=False)
+    assert catalog.weights_dirs() == [repo_root / "weights"]
+    package = tmp_path / "audiojax"
+    monkeypatch.setattr(catalog, "__file__", str(package / "catalog.py"))
+    (package / "weights").mkdir(parents=True)
+    assert catalog.weights_dirs() == [package / "weights"]
+    monkeypatch.setenv("AUDIOJAX_WEIGHTS", "mine")
+    assert catalog.weights_dirs() == [Path("mine"), package / "weights"]
 
 
 def record(path, **changes):

@@ -50,6 +50,32 @@ def test_the_config_says_what_becomes_of_lengths(config):
     assert found.image_shape == (16, 16, 3)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiny",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("resnet18", "densenet121", "inception_v3")
+        ),
+        pytest.param("efficientnet_lite0", marks=pytest.mark.slow),
+    ],
+)
+def test_what_the_head_is_given_makes_the_logits(config, name):
+    config.model.name = name
+    config.features.n_mels = config.features.frames = 75
+    made = classifier.create(config, ("a", "b", "c"), SINGLE)
+    variables = made.init(jax.random.key(0))
+    random = np.random.default_rng(0)
+    image = random.normal(size=(2, *made.image_shape)).astype(np.float32)
+    logits, pooled = jax.jit(made.outputs)(variables, image)
+    expected = jax.jit(made.logits)(variables, image)
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    head = jax.tree.map(np.asarray, variables["params"][made.network.head])
+    by_hand = np.asarray(pooled) @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(by_hand, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_an_unknown_way_with_lengths_is_named(config):
     config.data.clip_mode = "wrap"
     with pytest.raises(

@@ -44,6 +44,31 @@ def test_what_the_output_can_not_encode_is_printed_by_number(monkeypatch):
     assert written.getvalue() == b"caf\\udce9 \\u05e9\n"
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--config=configs/demo.py"], ["--config={}/configs/demo.py"]),
+        (["--config", "configs/demo.py"], ["--config", "{}/configs/demo.py"]),
+        (["--config=configs/demo.py:x"], ["--config={}/configs/demo.py:x"]),
+        (["--config=mine.py", "--workdir=x"], ["--config=mine.py", "--workdir=x"]),
+        (["--config=configs/none.py"], ["--config=configs/none.py"]),
+        (["--config"], ["--config"]),
+        (["config=configs/demo.py"], ["config=configs/demo.py"]),
+    ],
+)
+def test_ready_configs_are_found_from_any_folder(
+    tmp_path, monkeypatch, repo_root, given, expected
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").touch()
+    found = command._with_ready_configs(given)
+    assert found == [text.format(repo_root) for text in expected]
+    # One of the user's own goes first.
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "demo.py").touch()
+    assert command._with_ready_configs(given) == given
+
+
 def test_names_of_files_must_be_more_than_ascii(capsys, monkeypatch):
     monkeypatch.setattr(command.sys, "getfilesystemencoding", lambda: "ascii")
     with pytest.raises(SystemExit):

@@ -112,3 +112,16 @@ def test_sealed_json_tells_of_damage(tmp_path, damage):
     path.write_text(damage(path.read_text()))
     with pytest.raises(InputError, match=r"a\.json is damaged .*; delete it"):
         files.read_sealed(path, "delete it")
+
+
+def test_what_can_not_be_written_is_told_early(tmp_path):
+    path = tmp_path / "deep" / "out.npz"
+    files.check_writable(path)
+    assert list((tmp_path / "deep").iterdir()) == []
+    path.write_text("what stands there")
+    files.check_writable(path)
+    assert path.read_text() == "what stands there"
+    with pytest.raises(InputError, match="deep is a folder; give the name of a file"):
+        files.check_writable(tmp_path / "deep")
+    with pytest.raises(InputError, match=r"x\.npz can't be written \(.+\); give"):
+        files.check_writable(path / "x.npz")

@@ -8,17 +8,21 @@ from tests import processes
 
 # From the entrances down; a module imports only from lines below its own.
 LEVELS = [
+    ["__init__"],
     ["main"],
     ["training"],
-    ["report", "ensemble"],
+    ["report", "ensemble", "predict"],
+    ["tables"],
+    ["predictor"],
+    ["inference"],
     ["workdir"],
     ["command", "checkpoint"],
     ["classifier", "datasets"],
     ["pretrained"],
     ["catalog", "scores", "fingerprint"],
+    ["sounds"],
     ["task", "clips", "features", "models", "augment"],
     ["locks", "files", "config"],
-    ["__init__"],
     ["errors", "xla"],
 ]
 # The same inside of `training`.
@@ -101,6 +105,17 @@ def test_heavy_libraries_stay_in_their_rooms(repo_root, library, allowed):
         path for path in found if not path.startswith(allowed) and "test_" not in path
     ]
     assert strangers == []
+
+
+# What uses a trained model, and what it may not need for that.
+USERS = ("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir")
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_what_uses_a_trained_model_imports_no_training_and_no_data_set(repo_root, user):
+    names = set(imported(repo_root / "audiojax" / f"{user}.py"))
+    forbidden = ("audiojax.training", "audiojax.datasets", "tensorflow", "orbax", "clu")
+    assert [name for name in names if name.startswith(forbidden)] == []
 
 
 def test_models_features_and_weights_load_no_other_framework():

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from audiojax import sounds
 from audiojax.datasets import checks, splits
 from audiojax.datasets.layouts.table import noted
 from audiojax.datasets.recordings import Clip, Info, Recordings
-from audiojax.datasets.store.audio import LOUDEST
 from audiojax.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def from_arrays(
     if problems := [
         f"{name} {wrong}"
         for name, clip in zip(names, clips, strict=True)
-        if (wrong := _unusable(clip))
+        if (wrong := sounds.unusable(clip))
     ]:
         raise InputError(
             f"{len(problems)} of {len(clips)} arrays are no audio: {listed(problems)}"
@@ -89,7 +89,8 @@ def from_arrays(
     )
     if fold is None:
         info = splits.made(info, num_folds, seed)
-    loud = [name for name, clip in zip(names, clips, strict=True) if _peak(clip) > 1]
+    peaks = map(sounds.array_peak, clips)
+    loud = [name for name, peak in zip(names, peaks, strict=True) if peak > 1]
     above = "arrays are above full scale (1) and used as they are, not clipped"
     info = dataclasses.replace(info, report=noted(info.name, "loud", loud, above))
     digests = [_digest(clip) for clip in clips]
@@ -99,42 +100,9 @@ def from_arrays(
         info=info,
         digests=digests,
         lengths=np.array([len(clip) for clip in clips]),
-        read=lambda index: _mono(clips[index]),
+        read=lambda index: sounds.mono(clips[index]),
         in_memory=True,
     )
-
-
-def _mono(samples: np.ndarray) -> np.ndarray:
-    """[T] or [T, channels] of any type as float32 [T] with full scale 1."""
-    scale = 1.0
-    if samples.dtype.kind == "i":
-        scale = -float(np.iinfo(samples.dtype).min)
-    if samples.ndim == 2:
-        samples = samples.mean(axis=1, dtype=np.float64)
-    return (samples / scale).astype(np.float32)
-
-
-def _unusable(clip: np.ndarray) -> str | None:
-    """Why an array is no audio; None if it is."""
-    if clip.ndim not in (1, 2):
-        return f"has shape {clip.shape}; give [T] or [T, channels]"
-    if clip.dtype.kind not in "fi":
-        return f"has type {clip.dtype}; give floating point numbers or signed integers"
-    if not clip.size:
-        return "is empty: it holds no samples"
-    if clip.ndim == 2 and clip.shape[1] > clip.shape[0]:
-        return f"has {clip.shape[1]} channels of {clip.shape[0]} samples; transpose it"
-    peak = _peak(clip)
-    if not np.isfinite(peak):
-        return "has samples that are not finite numbers"
-    if peak > LOUDEST:
-        return f"has samples up to {peak:.6g}; full scale is 1"
-    return None
-
-
-def _peak(clip: np.ndarray) -> float:
-    """Of floating point numbers the largest; integers are not above full scale."""
-    return 0 if clip.dtype.kind == "i" else max(abs(clip.min()), abs(clip.max()))
 
 
 def _digest(clip: np.ndarray) -> str:

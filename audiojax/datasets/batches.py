@@ -14,8 +14,8 @@ import numpy as np
 
 from audiojax import clips
 from audiojax.clips import ClipPolicy
+from audiojax.datasets.parallel import in_parallel
 from audiojax.datasets.recordings import Info, Recordings
-from audiojax.datasets.store.audio import in_parallel
 from audiojax.errors import InputError
 
 logger = logging.getLogger(__name__)

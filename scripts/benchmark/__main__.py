@@ -6,6 +6,7 @@
     python -m scripts.benchmark data --source_dir ESC10_DIR
     python -m scripts.benchmark train
     python -m scripts.benchmark sums
+    python -m scripts.benchmark predict --minutes 60
     python -m scripts.benchmark SUBJECT --help
 
 The contenders take turns, so that a busy machine slows all alike: compare the
@@ -19,7 +20,7 @@ import sys
 
 from audiojax.errors import InputError
 
-SUBJECTS = ("features", "augment", "models", "data", "train", "sums")
+SUBJECTS = ("features", "augment", "models", "data", "train", "sums", "predict")
 
 
 def main() -> None:

@@ -110,7 +110,7 @@ def torch_network(
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     # JAX multiplies float32 so too.
     torch.backends.cuda.matmul.allow_tf32 = True
-    network = _torch_module(name).to(device, memory_format=torch.channels_last)
+    network = torch_module(name).to(device, memory_format=torch.channels_last)
     forward = torch.compile(network) if compiled else network
     image = torch.tensor(images.transpose(0, 3, 1, 2), device=device)
     image = image.contiguous(memory_format=torch.channels_last)
@@ -158,7 +158,8 @@ def torch_network(
     )
 
 
-def _torch_module(name: str) -> Any:
+def torch_module(name: str) -> Any:
+    """PyTorch's network of that name, with fresh parameters."""
     import torch  # pyright: ignore[reportMissingImports]
 
     if name.startswith("efficientnet_lite"):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiojax import sounds
 from audiojax.clips import MODES, ClipPolicy
 from audiojax.datasets import Clip, Info, Recordings, batches
 from audiojax.datasets.layouts import synthetic
-from audiojax.datasets.store import audio, images
+from audiojax.datasets.store import images
 from audiojax.errors import InputError
 
 SIZE = 100  # samples asked for
@@ -549,14 +550,14 @@ def test_any_length_rate_and_number_of_channels(mode, seed, tmp_path):
     for i, size in enumerate(frames):
         rates.append(int(random.integers(4000, 192001)))
         shape = (size, int(random.integers(1, 9)))
-        sounds = random.uniform(-1, 1, shape)
-        soundfile.write(tmp_path / f"{i}.wav", sounds, rates[-1])
+        sound = random.uniform(-1, 1, shape)
+        soundfile.write(tmp_path / f"{i}.wav", sound, rates[-1])
     if seed == 0:
         rates.append(4000)
-        sounds = random.uniform(-1, 1, 600 * 4000)
-        soundfile.write(tmp_path / f"{len(frames)}.wav", sounds, 4000)
+        sound = random.uniform(-1, 1, 600 * 4000)
+        soundfile.write(tmp_path / f"{len(frames)}.wav", sound, 4000)
     n, rate = len(rates), 4000
-    samples = [audio.read(tmp_path / f"{i}.wav", rate) / 32768 for i in range(n)]
+    samples = [sounds.read(tmp_path / f"{i}.wav", rate) / 32768 for i in range(n)]
     lengths = np.array([len(clip) for clip in samples])
     seconds = np.array([*frames, *[600 * 4000] * (seed == 0)]) / rates
     # As long as the file, but for less than a sample, and none empty.

@@ -73,7 +73,10 @@ def assert_environment(out):
 def test_help_names_the_subjects(repo_root):
     command = [sys.executable, "-m", "scripts.benchmark"]
     for arguments, words in (
-        (["--help"], ["{features,augment,models,data,train,sums}", "compare the"]),
+        (
+            ["--help"],
+            ["{features,augment,models,data,train,sums,predict}", "compare the"],
+        ),
         (["models", "--help"], ["--models", "PyTorch's networks and ours"]),
     ):
         out = subprocess.run(
@@ -148,6 +151,18 @@ def test_sums(repo_root):
     assert_environment(out)
     assert re.search(r"25 runs, sums included: 0\.\d+ s", out)
     assert re.search(r"20 images, 8 MB: 0\.\d+ s", out)
+
+
+@pytest.mark.slow
+def test_predict(repo_root):
+    out = run(repo_root, "predict", "--minutes", 0.5, "--model", "resnet18")
+    assert_environment(out)
+    assert "torch can't be imported here: left out" in out
+    assert "resnet18, 0.5 minutes, a window every 2.5 s" in out
+    ((name, (windows, speed, ratio, peak)),) = rows(out)
+    assert (name, windows, ratio) == ("audiojax", "11", "1.00")
+    assert float(speed) > 0
+    assert float(peak) > 50
 
 
 @pytest.mark.slow

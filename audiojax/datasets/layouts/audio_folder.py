@@ -6,20 +6,12 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-import soundfile
-
 from audiojax.datasets import splits
 from audiojax.datasets.layouts.table import noted, source_folder
 from audiojax.datasets.recordings import Clip, Info, Settings
 from audiojax.errors import InputError, listed
+from audiojax.sounds import SUFFIXES
 
-# What is taken for a sound by its name: what libsndfile reads, and other sounds, which
-# it refuses; that is better than to pass them over.
-SUFFIXES = (
-    *(f".{name.lower()}" for name in soundfile.available_formats()),
-    *(".wave", ".oga", ".opus", ".mp1", ".mp2", ".aif", ".aifc", ".snd", ".sph"),
-    *(".aac", ".ac3", ".amr", ".ape", ".m4a", ".mka", ".mp4", ".webm", ".wma", ".wv"),
-)
 # What a publisher calls the parts of a data set, and what they are here.
 PARTS = {
     "test": "test",

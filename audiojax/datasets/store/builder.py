@@ -15,15 +15,16 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import registered
 
+from audiojax import sounds
+from audiojax.datasets import parallel
 from audiojax.datasets.recordings import Info
-from audiojax.datasets.store import audio
 from audiojax.errors import InputError
 
 # The splits: every file's samples, and what is known of them, in the same order.
 AUDIO, NOTES = "audio", "notes"
 # 16-bit steps between the extremes of a sound that is no more than a dither's noise.
 SILENCE = 2
-UNUSABLE = audio.Sound(np.zeros(0, np.int16), clipped=False, loud=False)
+UNUSABLE = sounds.Sound(np.zeros(0, np.int16), clipped=False, loud=False)
 
 Example = dict[str, Any]
 # Its name in the data set, and where it lies.
@@ -38,7 +39,7 @@ class Note(NamedTuple):
         num_samples: stored, at the rate of the data set; 0 if it can't be used.
         sha256: of the stored samples.
         silent: whether there is nothing in it to be heard.
-        clipped: whether it was cut at full scale, see `audio.Sound`.
+        clipped: whether it was cut at full scale, see `sounds.Sound`.
         loud: whether it was above full scale, and is cut there now.
         problem: why it can't be used, or "".
     """
@@ -59,7 +60,7 @@ def decode(file: File, sample_rate: int) -> Example:
     """
     filename, path = file
     try:
-        sound, problem = audio.decode(path, sample_rate), ""
+        sound, problem = sounds.decode(path, sample_rate), ""
     except InputError as error:
         sound, problem = UNUSABLE, str(error)
     samples = sound.samples
@@ -158,7 +159,7 @@ class AudioFiles(tfds.core.GeneratorBasedBuilder):
         return {AUDIO: self._generate_examples(), NOTES: enumerate(self._notes)}
 
     def _generate_examples(self) -> Iterator[tuple[int, Example]]:
-        examples = self.decoded or audio.in_parallel(self.decode, self.files)
+        examples = self.decoded or parallel.in_parallel(self.decode, self.files)
         for place, example in enumerate(examples):
             self._notes.append(_without_samples(example))
             yield place, example

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from audiojax import files
-from audiojax.datasets.store import audio
+from audiojax.datasets import parallel
 from audiojax.errors import InputError, listed
 
 # Bytes of a part, where nothing else divides a file, and of what is read at once.
@@ -89,7 +89,7 @@ def _changed(folder: Path, kept: Mapping[str, Iterable[Part]]) -> str:
         name, start, size, expected = piece
         return _part(folder / name, start, size) == (size, expected)
 
-    for piece, fits in zip(pieces, audio.in_parallel(same, pieces), strict=True):
+    for piece, fits in zip(pieces, parallel.in_parallel(same, pieces), strict=True):
         if not fits:
             name, start, size, _ = piece
             return f"{name} was changed between bytes {start} and {start + size}"
@@ -98,7 +98,7 @@ def _changed(folder: Path, kept: Mapping[str, Iterable[Part]]) -> str:
 
 def _parts(path: Path) -> list[Part]:
     starts = range(0, path.stat().st_size, PART_BYTES)
-    return list(audio.in_parallel(lambda at: _part(path, at, PART_BYTES), starts))
+    return list(parallel.in_parallel(lambda at: _part(path, at, PART_BYTES), starts))
 
 
 def _part(path: Path, start: int, size: int) -> Part:

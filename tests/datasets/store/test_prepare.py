@@ -12,9 +12,9 @@ import pytest
 import soundfile
 import soxr
 
-from audiojax import datasets
+from audiojax import datasets, sounds
 from audiojax.datasets import Clip, Info, Settings
-from audiojax.datasets.store import audio, builder, prepare
+from audiojax.datasets.store import builder, prepare
 from audiojax.errors import InputError
 from tests import sound_tree
 
@@ -24,17 +24,18 @@ RATE = 16000
 LOAD = """
 import json, sys
 from pathlib import Path
-from audiojax.datasets.store import audio, prepare
+from audiojax import sounds
+from audiojax.datasets.store import prepare
 from tests import sound_tree
 prepare.PART_FILES = 4
-decode, seen = audio.decode, []
+decode, seen = sounds.decode, []
 def counted(path, sample_rate):
     seen.append(str(path))
     if len(seen) == KILLED_AT:
         import os, signal
         os.kill(os.getpid(), signal.SIGKILL)
     return decode(path, sample_rate)
-audio.decode = counted
+sounds.decode = counted
 recordings = sound_tree.load("esc50", Path(sys.argv[1]), Path(sys.argv[2]))
 print(json.dumps([recordings.fingerprint.sha256, seen, "tensorflow" in sys.modules]))
 """
@@ -393,7 +394,7 @@ def test_beam_prepares_the_same(tree, store, monkeypatch):
     table = datasets.TABLES["esc50"](given)
     options = ["--runner=DirectRunner"]
     assert prepare.with_beam(table, given, options).is_dir()
-    monkeypatch.setattr(audio, "decode", None)
+    monkeypatch.setattr(sounds, "decode", None)
     recordings = prepare.load(table, given)
     assert recordings.fingerprint == expected.fingerprint
     for index in range(12):
