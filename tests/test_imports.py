@@ -10,7 +10,8 @@ from tests import processes
 LEVELS = [
     ["main"],
     ["training"],
-    ["report", "ensemble"],
+    ["report", "ensemble", "export"],
+    ["to_onnx", "to_stablehlo"],
     ["workdir"],
     ["command", "checkpoint"],
     ["classifier", "datasets"],

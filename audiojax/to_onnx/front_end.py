@@ -7,9 +7,9 @@ n = N2 * n1 + n2, k = k1 + N1 * k2,
 
     X[k] = sum_n2 e(n2 k2 / N2) * (sum_n1 x[n] e(n k1 / N)),    e(t) = exp(-2 pi i t),
 
-where the inner sum is, for each n2, a matrix product over n1, which takes the window and
-the twiddle factors in, and the outer one is a matrix product too. A real signal's power
-is the same at k and N - k, so only k1 to N1 / 2 are computed.
+where the inner sum is, for each n2, a matrix product over n1, which takes the window
+and the twiddle factors in, and the outer one is a matrix product too. A real signal's
+power is the same at k and N - k, so only k1 to N1 / 2 are computed.
 """
 
 from __future__ import annotations
@@ -168,8 +168,9 @@ def _power(
 def _outer(split: _Split) -> np.ndarray:
     """The outer transform [2 * N2, 2 * N2], real parts first, then imaginary ones."""
     n2 = np.arange(split.outer)
-    turn = np.exp(-2j * np.pi * (np.outer(n2, n2) % split.outer) / split.outer)
-    return np.block([[turn.real, -turn.imag], [turn.imag, turn.real]])
+    turn = 2 * np.pi * (np.outer(n2, n2) % split.outer) / split.outer
+    real, imaginary = np.cos(turn), -np.sin(turn)
+    return np.block([[real, -imaginary], [imaginary, real]])
 
 
 def _folded_filters(settings: LogMel, split: _Split) -> np.ndarray:

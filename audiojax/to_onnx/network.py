@@ -293,9 +293,9 @@ def _reshaped(equation: Any, value: _Value) -> np.ndarray:
     if equation.primitive.name == "reshape":
         return value.reshape(shape)
     places = equation.params["broadcast_dimensions"]
-    sizes = [
-        value.shape[places.index(i)] if i in places else 1 for i in range(len(shape))
-    ]
+    sizes = [1] * len(shape)
+    for place, size in zip(places, value.shape, strict=True):
+        sizes[place] = size
     return np.broadcast_to(value.reshape(sizes), shape)
 
 
