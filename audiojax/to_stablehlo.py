@@ -35,7 +35,7 @@ def mean_logits(
     """
     image = classifier.image(audio, length)
     logits = [classifier.logits(variables, image) for variables in members]
-    return sum(logits[1:], start=logits[0]) / len(logits)
+    return functools.reduce(jnp.add, logits) / len(logits)
 
 
 def serialize(classifier: Classifier, members: Sequence[Variables]) -> bytes:
