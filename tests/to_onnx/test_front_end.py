@@ -96,5 +96,5 @@ def test_there_is_no_fourier_transform_and_no_large_matrix():
         *("Pad", "Add", "Gather", "Unsqueeze", "MatMul", "Reshape", "Concat"),
         *("ReduceSumSquare", "Transpose", "Log"),
     }
-    assert built.ByteSize() < 5e6
+    assert built.ByteSize() < 8e6  # the whole transforms: 136e6
     onnx.checker.check_model(built, full_check=True)
