@@ -5,6 +5,7 @@
     python -m scripts.benchmark data --source_dir ESC10_DIR
     python -m scripts.benchmark train
     python -m scripts.benchmark sums
+    python -m scripts.benchmark export --models efficientnet_lite0,resnet50
     python -m scripts.benchmark SUBJECT --help
 
 The contenders take turns, so that a busy machine slows all alike: compare the
@@ -18,7 +19,7 @@ import sys
 
 from audiojax.errors import InputError
 
-SUBJECTS = ("features", "models", "data", "train", "sums")
+SUBJECTS = ("features", "models", "data", "train", "sums", "export")
 
 
 def main() -> None:
