@@ -55,7 +55,7 @@ def shorten(config: Config) -> None:
 def parse(config, argv):
     """Parses the flags as the command does, and shortens the config after that."""
     rest = REAL_PARSE(config, argv)
-    if config.value is not None:
+    if config is not None and config.value is not None:
         shorten(config.value)
     return rest
 

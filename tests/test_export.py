@@ -25,7 +25,7 @@ def config(tmp_path_factory):
     config = tiny.get_config()
     config.data.data_dir = str(tmp_path_factory.mktemp("data"))
     config.sweep.folds, config.sweep.seeds = (1,), (0, 1)
-    config.epochs = 1
+    config.epochs, config.optimizer.warmup_epochs = 1, 0.0
     return config.lock()
 
 

@@ -56,7 +56,10 @@ def drawn(model, seed=0):
         "batch_stats": traverse_util.unflatten_dict(
             {p: draw(p, flat[p]) for p in flat}
         ),
-        "input": {"mean": np.float32([-3, -2, -4]), "std": np.float32([2, 3, 2.5])},
+        "input": {
+            "mean": np.array([-3, -2, -4], np.float32),
+            "std": np.array([2, 3, 2.5], np.float32),
+        },
     }
 
 
