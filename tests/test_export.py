@@ -127,7 +127,7 @@ def test_several_labels_and_stretched_images(trained, format, mode):
     run = read_back(write(model))
     inputs = export.made_sounds(changed, 3)
     found = run(inputs)
-    image = changed.image(jnp.asarray(inputs["audio"]), inputs.get("length"))
+    image = changed.image(*map(jnp.asarray, inputs.values()))
     expected = special.expit(np.asarray(changed.logits(read.members[0], image)))
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert ("length" in inputs) == (mode == "stretch")

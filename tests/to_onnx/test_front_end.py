@@ -10,7 +10,7 @@ from audiojax.features import PRESETS, LogMel
 ort = pytest.importorskip("onnxruntime", reason="needs the extra `export`")
 
 from audiojax.to_onnx.front_end import add_log_mel  # noqa: E402
-from audiojax.to_onnx.graph import Graph  # noqa: E402
+from audiojax.to_onnx.graph import Graph, Shaped  # noqa: E402
 
 SMALL = LogMel(
     sample_rate=8000,
@@ -24,7 +24,7 @@ SMALL = LogMel(
 
 def model(settings, num_samples, stretched=False):
     graph = Graph()
-    inputs = {"audio": (np.float32, ["batch", num_samples])}
+    inputs: dict[str, Shaped] = {"audio": (np.float32, ["batch", num_samples])}
     if stretched:
         inputs["length"] = (np.int32, ["batch"])
     length = "length" if stretched else None
