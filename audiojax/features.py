@@ -214,13 +214,13 @@ def _image(
     else:
         length = jnp.clip(length, 1, len(audio))
         padded = _reflected(audio, length, half)
-    filters = _mel_filters(settings)
+    filters = mel_filters(settings)
     channels = []
     for window, hop in zip(settings.window_lengths, settings.hop_lengths, strict=True):
         power = _power_spectra(padded, settings.n_fft, window, hop)
         mel = jnp.log(_banded_matmul(power, filters, _MEL_GROUP) + settings.eps)
         if length is None:
-            weights = _resize_weights(len(mel), settings.frames)
+            weights = resize_weights(len(mel), settings.frames)
             channels.append(_banded_matmul(mel.T, weights, _FRAME_GROUP))
         else:
             count = (length + 2 * half - settings.n_fft) // hop + 1
@@ -266,7 +266,7 @@ def _banded_matmul(x: jax.Array, matrix: np.ndarray, group: int) -> jax.Array:
     return jnp.concatenate(products, axis=-1)
 
 
-def _mel_filters(settings: LogMel) -> np.ndarray:
+def mel_filters(settings: LogMel) -> np.ndarray:
     """Triangles [n_fft // 2 + 1, n_mels] of height 1, even on the HTK mel scale."""
     frequencies = np.fft.rfftfreq(settings.n_fft, 1 / settings.sample_rate)[:, None]
     top = 2595 * np.log10(1 + settings.sample_rate / 2 / 700)
@@ -284,7 +284,7 @@ def _mel_filters(settings: LogMel) -> np.ndarray:
     return filters
 
 
-def _resize_weights(size: int, new_size: int) -> np.ndarray:
+def resize_weights(size: int, new_size: int) -> np.ndarray:
     """Weights [size, new_size] of a linear resize, antialiased where it shrinks."""
     scale = size / new_size
     centers = (np.arange(new_size) + 0.5) * scale - 0.5

@@ -248,6 +248,20 @@ class Workdir:
         return read_predictions(self.file(run, name), len(self.classes))
 
     @property
+    def origin(self) -> dict[str, Any]:
+        """What it was begun with: `versions`, `device`, `git_revision`, if told.
+
+        Raises:
+            DamagedError: if the file that tells it is.
+        """
+        try:
+            told = files.read_sealed(self.path / CONFIG, AGAIN)
+        except files.ABSENT:
+            return {}
+        names = ("versions", "device", "git_revision")
+        return {name: told[name] for name in names if told.get(name)}
+
+    @property
     def data(self) -> Fingerprint | None:
         """What it was trained on; None if a version wrote it that did not tell.
 

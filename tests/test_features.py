@@ -212,7 +212,7 @@ def test_mel_filters_are_triangles_even_on_the_htk_scale(settings):
         np.interp(frequencies, corners[band : band + 3], [0, 1, 0])
         for band in range(settings.n_mels)
     ]
-    filters = features._mel_filters(settings)
+    filters = features.mel_filters(settings)
     assert filters.dtype == np.float32
     np.testing.assert_allclose(filters.T, expected, atol=1e-6)
     librosas = librosa.filters.mel(
@@ -229,7 +229,7 @@ def test_mel_filters_are_triangles_even_on_the_htk_scale(settings):
 def test_resize_weights_are_those_of_jax(size, new_size):
     signal = np.random.default_rng(0).normal(size=(3, size)).astype(np.float32)
     expected = jax.image.resize(signal, (3, new_size), "linear", antialias=True)
-    weights = features._resize_weights(size, new_size)
+    weights = features.resize_weights(size, new_size)
     # JAX finds the positions of the samples in float32, we in float64.
     np.testing.assert_allclose(signal @ weights, expected, atol=1e-4)
 
@@ -240,7 +240,7 @@ def test_resize_weights_are_those_of_jax(size, new_size):
 )
 def test_weights_of_a_size_known_later_are_the_same(size, most, new_size):
     found = np.asarray(features._stretch_weights(jnp.array(size), most, new_size))
-    expected = features._resize_weights(size, new_size)
+    expected = features.resize_weights(size, new_size)
     np.testing.assert_allclose(found[:size], expected, atol=1e-7)
     assert np.abs(found[size:]).max(initial=0) == 0
 

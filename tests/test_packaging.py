@@ -23,6 +23,7 @@ NOT_IMPORTED = {
 # Imported, and not among what is always installed.
 NOT_DECLARED = {
     "apache-beam": "an extra, for data sets that one machine can't prepare",
+    "onnx": "an extra, to export what was trained",
     "jaxlib": "comes with jax, in the version that suits it",
 }
 

@@ -7,6 +7,7 @@
     python -m scripts.benchmark train
     python -m scripts.benchmark sums
     python -m scripts.benchmark predict --minutes 60
+    python -m scripts.benchmark export --models efficientnet_lite0,resnet50
     python -m scripts.benchmark SUBJECT --help
 
 The contenders take turns, so that a busy machine slows all alike: compare the
@@ -20,7 +21,16 @@ import sys
 
 from audiojax.errors import InputError
 
-SUBJECTS = ("features", "augment", "models", "data", "train", "sums", "predict")
+SUBJECTS = (
+    "features",
+    "augment",
+    "models",
+    "data",
+    "train",
+    "sums",
+    "predict",
+    "export",
+)
 
 
 def main() -> None:

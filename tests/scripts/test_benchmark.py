@@ -75,7 +75,7 @@ def test_help_names_the_subjects(repo_root):
     for arguments, words in (
         (
             ["--help"],
-            ["{features,augment,models,data,train,sums,predict}", "compare the"],
+            ["{features,augment,models,data,train,sums,predict,export}", "compare the"],
         ),
         (["models", "--help"], ["--models", "PyTorch's networks and ours"]),
     ):
@@ -183,3 +183,15 @@ def test_waits(repo_root):
     found = [(stage, cells[0]) for stage, cells in rows(out)]
     drivers = ["threads", "tf.data"]
     assert found == [(s, d) for s in ("audio", "spectrogram") for d in drivers]
+
+
+def test_export(repo_root):
+    pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+    sizes = ("--models", "resnet50", "--batches", "1,2", "--repeats", 1)
+    out = run(repo_root, "export", *sizes, "--seconds", 1)
+    assert_environment(out)
+    found = rows(out)
+    assert [name for name, _ in found] == ["resnet50", "resnet50"]
+    assert [cells[1] for _, cells in found] == ["1", "2"]
+    for _, cells in found:
+        assert float(cells[2]) > 0
