@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ from audiojax.errors import InputError, check_choice
 from audiojax.pretrained import Variables
 from audiojax.to_stablehlo import mean_logits
 from audiojax.workdir import Run, Workdir, named
+
+logger = logging.getLogger(__name__)
 
 # How far the probabilities of what was written may be from the classifier's.
 TOLERANCE = 1e-4
@@ -127,6 +130,12 @@ def read(workdir: Workdir, runs: Sequence[Run]) -> Trained:
         InputError: a run has no whole checkpoint.
     """
     classifier = workdir.classifier
+    if classifier.test_shifts > 1:
+        logger.warning(
+            "evaluation averages over %d shifts of each image; the exported model "
+            "takes each as it is, so its results differ a little",
+            classifier.test_shifts,
+        )
     network = classifier.network.clone(dtype=jnp.float32)
     return Trained(
         dataclasses.replace(classifier, network=network),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from audiojax.augment import images, mixing, vocoder, waveforms
+from audiojax.augment import images, mixing, waveforms
 from audiojax.augment.rows import Change, Draw, Rows
 from audiojax.errors import InputError
 
@@ -207,13 +207,13 @@ def _change(name: str, settings: Augment) -> Change:
     masks = max(settings.num_masks, 1)
     made: dict[str, Change] = {
         "vocoder": lambda draw, rows: rows.with_audio(
-            *vocoder.drawn(
+            *waveforms.stretch_and_shift(
                 draw.keys,
                 rows.values,
                 rows.length,
+                rows.active,
                 settings.time_stretch or (1.0, 1.0),
                 settings.pitch_shift or (0, 0),
-                rows.active,
             )
         ),
         "offset": lambda draw, rows: rows.with_audio(

@@ -9,7 +9,6 @@ change of tempo, and so is resampling, so that one of each does both here.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -103,43 +102,6 @@ def time_stretch_and_pitch_shift(
         *rows,
         cpu=lambda *rows: lax.map(lambda row: _one(*row, accumulate=_in_turn), rows),
         default=jax.vmap(functools.partial(_one, accumulate=_at_once)),
-    )
-
-
-def drawn(
-    keys: jax.Array,
-    audio: jax.Array,
-    length: jax.Array,
-    rates: Sequence[float],
-    semitones: Sequence[float],
-    active: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """The same by a rate and a number of whole semitones drawn for each clip.
-
-    Source: the augmentation of Palanisamy, Singhania and Yao 2020, arXiv 2007.11154.
-
-    Args:
-        keys: [B], each decides what is drawn for its clip.
-        audio: see above.
-        length: see above.
-        rates: the smallest and the largest.
-        semitones: the lowest and the highest number.
-        active: bool [B]; the others are left alone, and cost nothing on a CPU.
-
-    Returns:
-        As above.
-    """
-    split = jax.vmap(jax.random.split)(keys)
-    low, high = map(int, semitones)
-
-    def uniform(key: jax.Array) -> jax.Array:
-        return jax.random.uniform(key, (), minval=rates[0], maxval=rates[1])
-
-    rate = jax.vmap(uniform)(split[:, 0])
-    shift = jax.vmap(lambda key: jax.random.randint(key, (), low, high + 1))
-    steps = jnp.where(active, shift(split[:, 1]), 0)
-    return time_stretch_and_pitch_shift(
-        audio, length, jnp.where(active, rate, 1), steps
     )
 
 

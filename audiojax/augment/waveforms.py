@@ -1,4 +1,4 @@
-"""Changes to waveforms: moved, louder or softer, noisy.
+"""Changes to waveforms: stretched, shifted, moved, louder or softer, noisy.
 
 Every function takes `keys` [B], of which each decides all that is random about its
 row, and audio float32 [B, T]; `length` int32 [B] is how many of a row's first samples
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+
+from audiojax.augment import vocoder
 
 
 def gain(keys: jax.Array, audio: jax.Array, decibels: float) -> jax.Array:
@@ -83,6 +85,40 @@ def noise(
     power = jnp.sum(jnp.square(audio), axis=1) / jnp.maximum(length, 1)
     drawn = jax.vmap(lambda key: jax.random.normal(key, audio.shape[1:]))(split[:, 1])
     return audio + jnp.where(own, drawn * jnp.sqrt(power / ratio)[:, None], 0)
+
+
+def stretch_and_shift(
+    keys: jax.Array,
+    audio: jax.Array,
+    length: jax.Array,
+    active: jax.Array,
+    rates: Sequence[float],
+    semitones: Sequence[float],
+) -> tuple[jax.Array, jax.Array]:
+    """Shifts the pitch of each clip by whole semitones, then stretches it in time.
+
+    Source: the augmentation of Palanisamy, Singhania and Yao 2020, arXiv 2007.11154.
+
+    Args:
+        keys: see above.
+        audio: see above.
+        length: see above.
+        active: bool [B]; the others are left alone, and cost nothing on a CPU.
+        rates: the smallest and the largest to draw from, evenly.
+        semitones: the lowest and the highest number, likewise.
+
+    Returns:
+        Audio [B, T] and lengths [B], as `vocoder.time_stretch_and_pitch_shift`.
+    """
+    split = jax.vmap(jax.random.split)(keys)
+    low, high = map(int, semitones)
+    steps = jax.vmap(lambda key: jax.random.randint(key, (), low, high + 1))
+    return vocoder.time_stretch_and_pitch_shift(
+        audio,
+        length,
+        jnp.where(active, _uniform(split[:, 0], *rates), 1),
+        jnp.where(active, steps(split[:, 1]), 0),
+    )
 
 
 def _uniform(keys: jax.Array, low: float, high: float) -> jax.Array:

@@ -1,8 +1,8 @@
 """A classifier as an ONNX model, from waveform to probabilities.
 
-Written by hand for the log-mel and from JAX's trace for the network. The converter from
-JAX that others use was tried first: it drops the padding of poolings without a word,
-and writes a Fourier transform for the log-mel, which browsers and phones don't run.
+Written by hand for the log-mel, as matrix products: a Fourier transform as an operator
+does not run in browsers and on phones. The network comes from JAX's trace of it, with a
+table of the few operators that our networks have, and names any other one.
 """
 
 from __future__ import annotations

@@ -157,8 +157,8 @@ def test_it_is_as_plain_as_can_be(name):
 class Unusual(Tiny):
     """A network with an operator that no family has."""
 
-    def stages(self, conv, norm):
-        return [("conv1", [*super().stages(conv, norm)[0][1], jnp.sin])]
+    def stages(self, conv, norm, drop):
+        return [("conv1", [*super().stages(conv, norm, drop)[0][1], jnp.sin])]
 
 
 def test_an_unknown_operator_is_named():
@@ -170,11 +170,11 @@ def test_an_unknown_operator_is_named():
 class Clipped(Tiny):
     """Normalized values that are used twice, and clipped and scaled again."""
 
-    def stages(self, conv, norm):
+    def stages(self, conv, norm, drop):
         def twice(image):
             return nn.relu6(image) * 2.0 + image - 1.0
 
-        stages = super().stages(conv, norm)
+        stages = super().stages(conv, norm, drop)
         first = [layer for layer in stages[0][1] if layer is not nn.relu]
         return [("conv1", [*first, twice, nn.relu]), stages[1]]
 
