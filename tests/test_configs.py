@@ -132,3 +132,15 @@ def test_the_papers_experiments_follow_its_recipe(name, of):
     of_paper = ("augment/clean_copy", "augment/pitch_shift", "augment/time_stretch")
     others = {x: found[x] for x in found if x.startswith("augment/")}
     assert not any(value for x, value in others.items() if x not in of_paper)
+
+
+def test_parts_of_a_recipe_are_left_out_and_taken_in():
+    module = importlib.import_module("configs.esc10_recipe")
+    whole = fields(module.get_config())
+    for sign, parts in (("without", module.WITHOUT), ("with", module.WITH)):
+        for name, values in parts.items():
+            found = fields(module.get_config(f"{sign}_{name}"))
+            differ = {".".join(x) for x in found if found[x] != whole[x]}
+            assert differ == set(values)
+    with pytest.raises(ValueError, match=r"no part 'mixup' .*'without_mixup'"):
+        module.get_config("mixup")
