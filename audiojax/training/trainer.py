@@ -85,8 +85,12 @@ def choose_parallel(config: Config, num_runs: int) -> str:
     check_choice("config.parallel", config.parallel, PARALLEL)
     if config.parallel != "auto":
         return config.parallel
-    small = config.batch_size < CLIPS_PER_DEVICE * jax.device_count()
-    return "seed_parallel" if num_runs > 1 and small else "data_parallel"
+    devices = jax.device_count()
+    small = config.batch_size < CLIPS_PER_DEVICE * devices
+    # On one device both are a run at a time, but rounding may differ, and the number of
+    # runs that are left must not.
+    side_by_side = devices > 1 and num_runs > 1 and small
+    return "seed_parallel" if side_by_side else "data_parallel"
 
 
 def open_data(config: Config, recordings: Recordings) -> Data:
