@@ -1,8 +1,11 @@
-import contextlib
+import base64
 import html.parser
 import io
+import itertools
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from audiojax.errors import InputError
 from audiojax.fingerprint import Fingerprint
 from audiojax.task import TASKS
 from audiojax.workdir import Entry, Run, Workdir
-from tests import processes, test_deploy, trained
+from tests import test_deploy, trained
 
 CLASSES = ("dog", "rain", "<script>alert('x')</script>")
 SINGLE = TASKS["single_label"]
@@ -301,7 +304,7 @@ def test_the_page_is_well_made(workdir, tmp_path, count):
     assert "script" not in tags
     headings = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
     assert headings[0] == 1
-    steps = zip(headings, headings[1:], strict=False)
+    steps = itertools.pairwise(headings)
     assert all(1 < after <= before + 1 for before, after in steps)
     assert tags.count("table") == tags.count("caption")
     for tag, values in read.found:
@@ -325,11 +328,112 @@ def heard(tmp_path_factory):
     """A trained workdir, and the page with the sounds of its mistakes."""
     folder = tmp_path_factory.mktemp("heard")
     made = trained.train(folder / "w", trained.make_config())
-    found = summary.mistakes(summary.folds(Workdir(made.workdir)), Workdir(made.workdir))
+    found = summary.mistakes(
+        summary.folds(Workdir(made.workdir)), Workdir(made.workdir)
+    )
     assert len(found) > 2
-    clips = dict(zip(made.recordings.info.filenames, made.clips_of_all(), strict=True))
-    for mistake in found[1:]:
-        path = folder / "sounds" / mistake.filename
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, clips[mistake.filename], trained.RATE, format="WAV")
+    (folder / "sounds").mkdir()
+    for i, clip in enumerate(made.recordings.info.clips):
+        if clip.filename != found[0].filename:
+            path, samples = folder / "sounds" / clip.filename, made.recordings.audio(i)
+            soundfile.write(path, samples, trained.RATE, format="WAV")
     return report.write_page([made.workdir], folder / "w.html", folder / "sounds")
+
+
+def held(uri, kind):
+    start = f"data:{kind};base64,"
+    assert uri.startswith(start)
+    return base64.b64decode(uri.removeprefix(start))
+
+
+def test_mistakes_can_be_heard_and_seen(heard):
+    read = Reader(heard.read_text("utf-8"))
+    players = [values for tag, values in read.found if tag == "audio"]
+    pictures = [values for tag, values in read.found if tag == "img"]
+    assert read.text.count("No sound: not in ") == 1
+    assert len(players) == len(pictures) > 1
+    for player, picture in zip(players, pictures, strict=True):
+        name = player["aria-label"]
+        content = base64.b64decode(
+            player["src"].removeprefix("data:audio/flac;base64,")
+        )
+        samples, rate = soundfile.read(io.BytesIO(content), dtype="int16")
+        stored, _ = soundfile.read(heard.parent / "sounds" / name, dtype="int16")
+        assert rate == trained.RATE
+        np.testing.assert_array_equal(samples, stored)
+        content = base64.b64decode(
+            picture["src"].removeprefix("data:image/png;base64,")
+        )
+        assert image.imread(io.BytesIO(content)).shape[:2] == (16, 16)
+        assert name in picture["alt"]
+
+
+def test_the_command(workdir, tmp_path):
+    out = tmp_path / "page.html"
+    status, said, err = command(workdir, f"--out={out}")
+    assert status == 0, err
+    assert re.fullmatch(rf"report  {re.escape(str(out))}  \(0\.\d MiB\)\n", said)
+    assert out.read_bytes().startswith(b"<!DOCTYPE html>")
+
+
+def command(*arguments):
+    """The command in a process of its own: its status, and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "audiojax.report", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "no workdir given; give one that was trained, or several"),
+        (["no_such_folder"], "no results.json, so this is not a workdir"),
+    ],
+)
+def test_bad_arguments_end_in_one_sentence(arguments, sentence):
+    status, _, err = command(*arguments)
+    assert status == 1
+    assert err.count("\n") == 1
+    assert sentence in err
+
+
+def test_a_workdir_without_a_finished_run(tmp_path):
+    results = make(tmp_path / "w") / "results.json"
+    content = files.read_sealed(results, "") | {"runs": []}
+    files.write_sealed(results, content)
+    with pytest.raises(InputError, match="no run is finished yet"):
+        report.write_page([tmp_path / "w"])
+
+
+def test_places_that_can_not_be_used(workdir, tmp_path):
+    with pytest.raises(InputError, match="is a folder; give the name of a file"):
+        report.write_page([workdir], tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="can't be written"):
+        report.write_page([workdir], tmp_path / "file" / "page.html")
+    with pytest.raises(InputError, match=r"--sounds is .*, no folder"):
+        report.write_page([workdir], tmp_path / "p.html", tmp_path / "file")
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(heard):
+    said, asked = [], []
+    with test_deploy.browser() as shown:
+        shown.on("console", lambda message: said.append(message.text))
+        shown.on("pageerror", lambda error: said.append(str(error)))
+        shown.on("request", lambda request: asked.append(request.url))
+        for width in (1280, 360):
+            shown.set_viewport_size({"width": width, "height": 800})
+            shown.goto(heard.as_uri())
+            wide = shown.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width
+        player = shown.locator("audio").first
+        player.evaluate("player => { player.muted = true; return player.play(); }")
+        assert player.evaluate("player => player.duration") > 0
+        shown.keyboard.press("Tab")
+        assert shown.locator(":focus").inner_text() == "Skip to the content"
+    assert said == []
+    assert all(url.startswith((heard.as_uri(), "data:")) for url in asked)
