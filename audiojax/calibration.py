@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -169,5 +170,7 @@ def temperature(logits: np.ndarray, label: np.ndarray, task: Task) -> float:
         return float(np.mean(np.asarray(task.losses(scaled, targets), np.float64)))
 
     limit = math.log(LARGEST_TEMPERATURE)
-    found = optimize.minimize_scalar(loss, bounds=(-limit, limit), method="bounded")
-    return math.exp(float(found.x))  # type: ignore[attr-defined]
+    found: Any = optimize.minimize_scalar(
+        loss, bounds=(-limit, limit), method="bounded"
+    )
+    return math.exp(found.x)

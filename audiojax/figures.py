@@ -7,6 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -26,7 +27,7 @@ from audiojax.calibration import Reliability
 BLUE, ORANGE = "#2b6cc4", "#c2600f"
 # Black that follows the page's own color of text.
 INK = "#010101"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "audiojax",  # the same bytes for the same numbers
     "text.color": INK,
@@ -127,10 +128,6 @@ def learning_curves(
             if len(steps) == 1:  # one point draws no line
                 axes.plot(steps, mean, "o", color=color, ms=4)
             said = None
-            if len(folds) > 1 and line == "-" and steps:
-                end = (steps[-1], mean[-1])
-                place = {"xytext": (3, -3), "textcoords": "offset points"}
-                axes.annotate(str(fold), end, fontsize=8, **place)
     axes.set_xlabel("step")
     axes.set_ylabel(name)
     if share:
@@ -189,12 +186,12 @@ def save_png(figure: Figure, path: epath.PathLike) -> None:
     files.write_bytes(path, _rendered(figure, "png", dpi=100))
 
 
-def _rendered(figure: Figure, kind: str, **options: object) -> bytes:
+def _rendered(figure: Figure, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings(), mpl.rc_context(STYLE):
         # A box is drawn for what no font here has.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(buffer, format=kind, **options)  # type: ignore[arg-type]
+        figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
 
 
@@ -209,7 +206,7 @@ def svg(figure: Figure, name: str, title: str, description: str) -> Markup:
     """
     FigureCanvasSVG(figure)
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    options = {"transparent": True, "metadata": nothing}
+    options: dict[str, Any] = {"transparent": True, "metadata": nothing}
     text = _rendered(figure, "svg", **options).decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)

@@ -162,7 +162,7 @@ def _part(opened: Workdir, key: str, folder: epath.Path | None) -> dict[str, Any
         "recipe": _recipe(opened.config),
         "model": opened.model,
         "weights": opened.config["model"].get("pretrained") or "random",
-        "data": opened.config["data"]["name"],
+        "data": _data_name(opened),
         "data_sum": data.sha256 if data else None,
         "epochs": opened.config["epochs"],
         "unfinished": [run.name for run in opened.unfinished],
@@ -186,14 +186,18 @@ def _part(opened: Workdir, key: str, folder: epath.Path | None) -> dict[str, Any
     }
 
 
+def _data_name(opened: Workdir) -> str:
+    return opened.data.name if opened.data else opened.config["data"]["name"]
+
+
 def _facts(opened: Workdir) -> list[tuple[str, str]]:
     config, data, origin = opened.config, opened.data, opened.origin
     task = "several labels a clip" if opened.task.name == "multi_label" else ""
-    facts = [("Data", config["data"]["name"])]
+    facts = [("Data", _data_name(opened))]
     if data is not None:
         recordings = len({clip[3] for clip in data.clips})
         facts += [
-            ("Clips", f"{len(data.clips):,} of {recordings:,} recordings"),
+            ("Clips", f"{len(data.clips):,}, of {recordings:,} recordings"),
             ("Folds in the data", str(len({clip[2] for clip in data.clips}))),
         ]
     facts += [

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def test_the_temperature_of_scaled_logits(scale):
         log = special.log_softmax(logits * scale / value, axis=1)
         return -log[np.arange(len(label)), label].mean()
 
-    best = optimize.minimize_scalar(loss, bounds=(0.1, 10), method="bounded")
+    best: Any = optimize.minimize_scalar(loss, bounds=(0.1, 10), method="bounded")
     assert found == pytest.approx(best.x, rel=5e-3)
 
 

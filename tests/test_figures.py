@@ -104,7 +104,7 @@ def test_a_figure_in_a_page_has_names_of_its_own():
     figure = figures.confusion_matrix(label, label, names, "8 clips")
     text = str(figures.svg(figure, "one", "A & B", "<what is seen>"))
     root = ElementTree.fromstring(text)
-    ids = [element.get("id") for element in root.iter() if element.get("id")]
+    ids = [name for element in root.iter() if (name := element.get("id"))]
     assert len(ids) == len(set(ids))
     assert all(name.startswith("one-") for name in ids)
     used = re.findall(r'(?:url\(#|href="#)([^)"]+)', text)

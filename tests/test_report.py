@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,7 +170,7 @@ def test_scores_of_the_classes_are_scikit_learns(workdir, written):
     found = list(runs_of(workdir))
     label = np.concatenate([label for *_, label in found])
     said = np.concatenate([logits.argmax(1) for _, logits, _ in found])
-    expected = metrics.classification_report(
+    expected: Any = metrics.classification_report(
         label, said, target_names=CLASSES, output_dict=True
     )
     place = next(i for i, row in enumerate(written[1].cells) if row[0] == "class")
@@ -198,7 +199,7 @@ def test_the_matrix_says_what_its_numbers_count(tmp_path, workdir, written):
 
 
 def test_what_was_trained_is_told(written):
-    for said in ("noises", "40 of 40 recordings", "tiny", "6.0 minutes", "random"):
+    for said in ("noises", "40, of 40 recordings", "tiny", "6.0 minutes", "random"):
         assert said in written[1].text
     assert "optimizer.learning_rate0.125" in written[1].text
     assert "augment.shift0.75" in written[1].text
@@ -416,6 +417,21 @@ def test_places_that_can_not_be_used(workdir, tmp_path):
         report.write_page([workdir], tmp_path / "file" / "page.html")
     with pytest.raises(InputError, match=r"--sounds is .*, no folder"):
         report.write_page([workdir], tmp_path / "p.html", tmp_path / "file")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible(heard, workdir, tmp_path, scheme):
+    """By axe-core's rules, contrast among them, also of what is folded away."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    both = report.write_page([workdir, workdir], tmp_path / "both.html")
+    with test_deploy.browser() as shown:
+        shown.emulate_media(color_scheme=scheme)
+        for path in (heard, both):
+            shown.goto(path.as_uri())
+            shown.evaluate("document.querySelectorAll('details').forEach(d=>d.open=1)")
+            found = axe.run(shown).response["violations"]
+            assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found] == []
 
 
 @pytest.mark.slow
