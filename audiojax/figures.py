@@ -118,7 +118,7 @@ def learning_curves(
     looks = ((ORANGE, "--"), (BLUE, "-"))
     for (part, folds), (color, line) in zip(curves.items(), looks, strict=False):
         said: str | None = part
-        for fold, runs in folds.items():
+        for runs in folds.values():
             for steps, values in runs:
                 axes.plot(steps, values, line, color=color, lw=0.6, alpha=0.5)
             steps = sorted(set.intersection(*(set(run[0]) for run in runs)))
