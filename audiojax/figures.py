@@ -25,6 +25,7 @@ from audiojax.calibration import Reliability
 
 # Both are told apart on white and on black, and by the color-blind.
 BLUE, ORANGE = "#2b6cc4", "#c2600f"
+LOOKS = {"training": (ORANGE, "--"), "test": (BLUE, "-")}
 # Black that follows the page's own color of text.
 INK = "#010101"
 STYLE: dict[Any, Any] = {
@@ -109,14 +110,13 @@ def learning_curves(
     """Draws a score over the steps: a thin line a run, and each fold's mean.
 
     Args:
-        curves: of the first part of the clips, drawn dashed, and of the second; of each
-            fold its runs.
+        curves: of "training" and "test" or one of them, of each fold its runs.
         name: of the score.
         share: whether it lies between 0 and 1.
     """
     figure, axes = _blank(5, 3.4)
-    looks = ((ORANGE, "--"), (BLUE, "-"))
-    for (part, folds), (color, line) in zip(curves.items(), looks, strict=False):
+    for part, folds in curves.items():
+        color, line = LOOKS[part]
         said: str | None = part
         for runs in folds.values():
             for steps, values in runs:
