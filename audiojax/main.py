@@ -47,11 +47,12 @@ parse = functools.partial(command.parse, CONFIG)
 
 def show(workdir: str) -> None:
     """Prints the scores, where everything is, and what to type next."""
-    picture = report.write(workdir)
+    picture, page = report.write(workdir), report.write_page([workdir])
     again = shlex.join([*sys.orig_argv, "--mode", "evaluate"])
     print(
         f"results      {workdir}/results.json\n"
         f"picture      {picture}\n"
+        f"report       {page}\n"
         f"checkpoints  {workdir}/fold*-seed*/checkpoints\n"
         f"score them again with\n  {again}"
     )

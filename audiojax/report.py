@@ -1,20 +1,49 @@
-"""Results as pictures."""
+"""Writes what was trained as one page to open in a browser, with all in it.
+
+python -m audiojax.report WORKDIR [WORKDIR ...] [--out FILE.html] [--sounds DIR]
+
+Without --out the page is `report.html` in the first workdir. With the folder of the
+data set's sounds, the mistakes can be heard and seen.
+"""
 
 from __future__ import annotations
 
+import base64
+import functools
+import importlib.metadata
+import importlib.resources
 import io
-import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax.numpy as jnp
+import jinja2
 import numpy as np
+import soundfile
+from absl import app, flags
 from etils import epath
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from markupsafe import Markup
+from matplotlib import image
 from sklearn import metrics
 
-from audiojax import files
+from audiojax import clips, command, figures, files, sounds, summary
+from audiojax.classifier import Classifier
+from audiojax.errors import InputError
+from audiojax.summary import Fold, Mistake
 from audiojax.workdir import Workdir
+
+PAGE = "report.html"
+# Seconds of each sound that the page holds.
+MOST_SECONDS = 10.0
+# Fields of the config that tell a recipe, beside the augmentations that are on.
+RECIPE = (
+    *("epochs", "batch_size", "optimizer.name", "optimizer.learning_rate"),
+    *("optimizer.schedule", "optimizer.weight_decay", "optimizer.label_smoothing"),
+    *("optimizer.ema_decay", "model.dropout", "model.standardize", "model.freeze"),
+    *("data.clip_mode", "data.clip_seconds", "data.balance", "data.split"),
+    *("features.sample_rate", "features.n_mels", "features.frames"),
+    "sweep.validation",
+)
 
 
 def write(workdir: epath.PathLike) -> epath.Path:
@@ -25,93 +54,268 @@ def write(workdir: epath.PathLike) -> epath.Path:
         several classes.
     """
     opened = Workdir(workdir)
-    found = [opened.predictions(run) for run in opened.runs]
-    label = np.concatenate([predictions.label for predictions in found])
-    logits = np.concatenate([predictions.logits for predictions in found])
-    if opened.task.name == "multi_label":
-        path = opened.path / "average_precision.png"
-        average_precision(label, logits, opened.classes, path)
-    else:
-        path = opened.path / "confusion.png"
-        confusion_matrix(label, logits.argmax(axis=-1), opened.classes, path)
+    found = summary.folds(opened)
+    multi = opened.task.name == "multi_label"
+    path = opened.path / ("average_precision.png" if multi else "confusion.png")
+    figures.save_png(_main_figure(found, opened), path)
     return path
 
 
-def average_precision(
-    label: np.ndarray, logits: np.ndarray, classes: Sequence[str], path: epath.PathLike
-) -> None:
-    """Draws the average precision of each class, from the best to the worst.
-
-    Args:
-        label: [N, classes] of 0 and 1.
-        logits: [N, classes].
-        classes: their names; those without a clip are left out.
-        path: where the PNG is written.
-    """
-    found = {
-        classes[int(i)]: metrics.average_precision_score(label[:, i], logits[:, i])
+def _main_figure(found: Sequence[Fold], opened: Workdir) -> Any:
+    everything, counted = summary.pooled(found), summary.counted(found)
+    if opened.task.name != "multi_label":
+        predicted = everything.logits.argmax(axis=-1)
+        return figures.confusion_matrix(
+            everything.label, predicted, opened.classes, counted
+        )
+    label, logits = everything.label, everything.logits
+    precision = {
+        opened.classes[int(i)]: float(
+            metrics.average_precision_score(label[:, i], logits[:, i])
+        )
         for i in np.flatnonzero(label.any(axis=0))
     }
-    names = sorted(found, key=found.__getitem__)
-    figure = Figure(figsize=(6, 1.5 + 0.3 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    bars = axes.barh(range(len(names)), [found[name] for name in names])
-    axes.set_yticks(range(len(names)), _drawable(names), parse_math=False)
-    axes.bar_label(bars, fmt="%.2f", padding=2)
-    axes.set_xlim(0, 1.1)
-    axes.set_xlabel("average precision")
-    axes.set_title(f"mAP {np.mean(list(found.values())):.1%} of {len(label)} clips")
-    _save(figure, path)
+    return figures.average_precision(precision, counted)
 
 
-def confusion_matrix(
-    label: np.ndarray,
-    predicted: np.ndarray,
-    classes: Sequence[str],
-    path: epath.PathLike,
-) -> None:
-    """Draws how often each class was taken for each.
+def write_page(
+    workdirs: Sequence[epath.PathLike],
+    out: epath.PathLike | None = None,
+    sound_folder: epath.PathLike | None = None,
+) -> epath.Path:
+    """Writes the page of one workdir, or of several side by side.
 
     Args:
-        label: [N], true class numbers.
-        predicted: [N], class numbers given.
-        classes: their names.
-        path: where the PNG is written.
+        workdirs: folders that training has filled.
+        out: the file; None for `report.html` in the first workdir.
+        sound_folder: where the data set's sound files lie, None to leave them out.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: if a workdir has no finished run or can't be read, the folder of
+            sounds is not there, or the page can't be written.
     """
-    counts = metrics.confusion_matrix(label, predicted, labels=range(len(classes)))
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = 3 + 0.35 * len(classes)
-    figure = Figure(figsize=(size, size), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in zip(*np.nonzero(counts), strict=True):
-        color = "white" if shares[row, column] > 0.5 else "black"
-        text, place = str(counts[row, column]), (int(column), int(row))
-        axes.text(*place, text, ha="center", va="center", color=color, fontsize=8)
-    names = _drawable(classes)
-    axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
-    axes.set_yticks(range(len(names)), names, parse_math=False)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    accuracy = np.trace(counts) / max(counts.sum(), 1)
-    axes.set_title(f"accuracy {accuracy:.1%} of {counts.sum()} clips")
-    _save(figure, path)
+    opened = [Workdir(workdir) for workdir in workdirs]
+    path = epath.Path(out) if out else opened[0].path / PAGE
+    files.check_writable(path)
+    folder = None if sound_folder is None else epath.Path(sound_folder)
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"--sounds is {folder}, no folder; give the data set's sounds")
+    parts = [_part(one, f"w{i}", folder) for i, one in enumerate(opened, 1)]
+    files.write_bytes(path, _rendered(parts, folder is not None).encode())
+    return path
 
 
-def _drawable(names: Sequence[str]) -> list[str]:
-    """Names as a font can draw them, with a mark for each character that it can't.
+def _rendered(parts: Sequence[Mapping[str, Any]], with_sounds: bool) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("audiojax", "page"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share: f"{share:.1%}"
+    style = importlib.resources.files("audiojax") / "page" / "report.css"
+    return environment.get_template("report.html").render(
+        parts=parts,
+        style=Markup(style.read_text("utf-8")),
+        with_sounds=with_sounds,
+        data_differ=len({part["data_sum"] for part in parts}) > 1,
+        version=importlib.metadata.version("audiojax"),
+        most_seconds=MOST_SECONDS,
+    )
 
-    Names of folders may hold bytes that are no text, and line ends.
-    """
-    texts = [os.fsencode(name).decode(errors="replace") for name in names]
-    return ["".join(c if c.isprintable() else "\ufffd" for c in t) for t in texts]
+
+def _shown(value: Any) -> Any:
+    """Text as a page can hold it; names may hold bytes that are no text."""
+    plain = isinstance(value, str) and not isinstance(value, Markup)
+    return figures.drawable([value])[0] if plain else value
 
 
-def _save(figure: Figure, path: epath.PathLike) -> None:
-    FigureCanvasAgg(figure)
+def _part(opened: Workdir, key: str, folder: epath.Path | None) -> dict[str, Any]:
+    """What the page says of one workdir; `key` begins the ids of its elements."""
+    found = summary.folds(opened)
+    everything = summary.pooled(found)
+    calibrated = summary.calibrated(found, opened)
+    multi, counted = opened.task.name == "multi_label", summary.counted(found)
+    title = "Average precision of each class" if multi else "Confusion matrix"
+    said = (
+        f"Bars, the best class first, of {counted}. The table of classes has the same."
+        if multi
+        else f"Rows are true classes, columns predicted ones. Numbers count {counted}. "
+        "The table of the most frequent confusions has the largest of them."
+    )
+    rows = summary.table(found, opened)
+    wrong = summary.mistakes(found, opened)
+    data = opened.data
+    return {
+        "key": key,
+        "name": opened.path.name or str(opened.path),
+        "path": str(opened.path),
+        "multi": multi,
+        "metric": opened.task.metric,
+        "counted": counted,
+        "facts": _facts(opened),
+        "recipe": _recipe(opened.config),
+        "model": opened.model,
+        "weights": opened.config["model"].get("pretrained") or "random",
+        "data": _data_name(opened),
+        "data_sum": data.sha256 if data else None,
+        "epochs": opened.config["epochs"],
+        "unfinished": [run.name for run in opened.unfinished],
+        "rows": rows,
+        "several": any(row["ensemble"] for row in rows),
+        "main_figure": figures.svg(
+            _main_figure(found, opened), f"{key}-main", title, said
+        ),
+        "curves": _curves(opened, key),
+        "classes": summary.per_class(everything, opened),
+        "confusions": [] if multi else summary.confusions(everything, opened),
+        "calibration": calibrated,
+        "reliability": figures.svg(
+            figures.reliability(calibrated.before, calibrated.after),
+            f"{key}-reliability",
+            "Reliability diagram",
+            "The share that is right over the probability given; on the diagonal the "
+            "two are the same. The table of bins has the numbers.",
+        ),
+        "mistakes": _with_sounds(wrong, opened, folder) if folder else wrong,
+    }
+
+
+def _data_name(opened: Workdir) -> str:
+    return opened.data.name if opened.data else opened.config["data"]["name"]
+
+
+def _facts(opened: Workdir) -> list[tuple[str, str]]:
+    config, data, origin = opened.config, opened.data, opened.origin
+    task = "several labels a clip" if opened.task.name == "multi_label" else ""
+    facts = [("Data", _data_name(opened))]
+    if data is not None:
+        recordings = len({clip[3] for clip in data.clips})
+        facts += [
+            ("Clips", f"{len(data.clips):,}, of {recordings:,} recordings"),
+            ("Folds in the data", str(len({clip[2] for clip in data.clips}))),
+        ]
+    facts += [
+        ("Classes", f"{len(opened.classes)}" + (f", {task}" if task else "")),
+        ("Folds tested", ", ".join(map(str, opened.folds))),
+        ("Seeds", ", ".join(map(str, sorted({run.seed for run in opened.runs})))),
+        ("Network", opened.model),
+        ("Weights to begin with", config["model"].get("pretrained") or "random"),
+        ("Training", f"{sum(e.seconds for e in opened.entries) / 60:,.1f} minutes"),
+        ("Workdir", str(opened.path)),
+    ]
+    for name, value in origin.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{key} {told}" for key, told in value.items())
+        facts.append((name.replace("_", " ").capitalize(), str(value)))
+    return facts
+
+
+def _recipe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Main fields of the config, and the augmentations that are on."""
+    found = []
+    for name in RECIPE:
+        *parents, last = name.split(".")
+        fields = config
+        for parent in parents:
+            fields = fields.get(parent, {})
+        if fields.get(last) not in (None, False):
+            found.append((name, str(fields[last])))
+    changes = config.get("augment", {}).items()
+    return found + [(f"augment.{name}", str(x)) for name, x in changes if x]
+
+
+def _curves(opened: Workdir, key: str) -> list[Markup]:
+    """Pictures of loss and score over the steps, of what runs have told."""
+    metric, drawn = opened.task.metric, []
+    scores = {"test": f"test_{metric}"}
+    if metric == "accuracy":
+        scores = {"training": "train_accuracy", **scores}
+    losses = {"training": "train_loss", "test": "test_loss"}
+    for name, parts in (("loss", losses), (metric, scores)):
+        curves = {part: summary.curves(opened, field) for part, field in parts.items()}
+        curves = {part: folds for part, folds in curves.items() if folds}
+        if not curves:
+            continue
+        ends = [
+            f"{part} ends at {np.mean([r[1][-1] for f in c.values() for r in f]):.3f}"
+            for part, c in curves.items()
+        ]
+        figure = figures.learning_curves(curves, name, share=name != "loss")
+        said = f"Mean over runs: {', '.join(ends)}."
+        drawn.append(figures.svg(figure, f"{key}-{name}", f"{name} by step", said))
+    return drawn
+
+
+def _with_sounds(
+    wrong: Sequence[Mistake], opened: Workdir, folder: epath.Path
+) -> list[dict[str, Any]]:
+    """Each mistake with `sound` and `picture` as data URIs, or the `problem`."""
+    classifier = opened.classifier
+    rows = []
+    for mistake in wrong:
+        row: dict[str, Any] = {**vars(mistake), "sound": None, "problem": None}
+        places = (folder / mistake.filename, folder / "audio" / mistake.filename)
+        place = next((path for path in places if path.is_file()), None)
+        if place is None:
+            row["problem"] = f"not in {folder}"
+        else:
+            try:
+                samples = sounds.read(place, classifier.log_mel.sample_rate)
+                row["sound"] = _player(samples, classifier.log_mel.sample_rate)
+                row["picture"] = _picture(samples, classifier)
+            except InputError as error:
+                row["problem"] = str(error)
+        rows.append(row)
+    return rows
+
+
+def _player(samples: np.ndarray, sample_rate: int) -> str:
+    """Samples int16 [T] as FLAC, which every browser plays and nothing is lost by."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A box is drawn for what no font here has.
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(buffer, format="png", dpi=100)
-    files.write_bytes(path, buffer.getvalue())
+    kept = samples[: round(MOST_SECONDS * sample_rate)]
+    soundfile.write(buffer, kept, sample_rate, format="FLAC")
+    return _data_uri("audio/flac", buffer.getvalue())
+
+
+def _picture(samples: np.ndarray, classifier: Classifier) -> str:
+    """The first channel of the log-mel image of a clip's first row, low tones below."""
+    policy = classifier.clip_policy
+    row = clips.fit(sounds.full_scale(samples), 0, policy)
+    lengths = np.minimum([len(samples)], policy.num_samples)
+    own = jnp.asarray(lengths) if policy.mode == "stretch" else None
+    pixels = np.asarray(classifier.image(jnp.asarray(row[None]), own))[0, ..., 0]
+    buffer = io.BytesIO()
+    image.imsave(buffer, pixels, cmap="magma", origin="lower", format="png")
+    return _data_uri("image/png", buffer.getvalue())
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def define_flags() -> None:
+    """Defines the flags, only for the command: importing this module brings none."""
+    flags.DEFINE_string("out", None, f"The page; default {PAGE} in the first workdir.")
+    flags.DEFINE_string("sounds", None, "The folder of the data set's sound files.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes the page of the workdirs named, and prints where it is."""
+    options = flags.FLAGS
+    command.prepare()
+    if len(argv) < 2:
+        command.stop("no workdir given; give one that was trained, or several")
+    with command.one_sentence(options.out or argv[1]):
+        path = write_page(argv[1:], options.out, options.sounds)
+        print(f"report  {path}  ({files.size_text(path.stat().length)})")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main, flags_parser=functools.partial(command.parse, None))

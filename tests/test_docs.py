@@ -307,7 +307,8 @@ def test_make_demo(checkout):
     mean = re.search(r"^ *mean .*?(\d+\.\d+)", done.stdout, re.MULTILINE)
     assert mean
     assert float(mean[1]) > 60  # chance is 10
-    for name in ("results.json", "confusion.png", "fold1-seed0/checkpoints"):
+    names = ("results.json", "confusion.png", "report.html", "fold1-seed0/checkpoints")
+    for name in names:
         assert (checkout / "runs" / "demo" / name).exists()
 
 

@@ -12,14 +12,14 @@ LEVELS = [
     ["main"],
     ["training"],
     ["report", "ensemble", "predict", "export"],
-    ["tables", "to_onnx", "to_stablehlo"],
+    ["tables", "to_onnx", "to_stablehlo", "summary", "figures"],
     ["predictor"],
     ["inference"],
     ["workdir"],
     ["command", "checkpoint"],
     ["classifier", "datasets"],
     ["pretrained"],
-    ["catalog", "scores", "fingerprint"],
+    ["catalog", "scores", "calibration", "fingerprint"],
     ["sounds"],
     ["task", "clips", "features", "models", "augment"],
     ["locks", "files", "config"],
@@ -109,6 +109,7 @@ def test_heavy_libraries_stay_in_their_rooms(repo_root, library, allowed):
 
 # What uses a trained model, and what it may not need for that.
 USERS = ("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir")
+USERS += ("report", "summary", "figures", "calibration")
 
 
 @pytest.mark.parametrize("user", USERS)

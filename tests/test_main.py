@@ -99,6 +99,9 @@ def test_train_then_evaluate(run, tmp_path):
     assert f"workdir {tmp_path / 'work'}" in out
     assert "results.json" in out
     assert "confusion.png" in out
+    page = tmp_path / "work" / "report.html"
+    assert f"report       {page}\n" in out
+    assert page.read_text("utf-8").startswith("<!DOCTYPE html>")
     assert (tmp_path / "work" / "confusion.png").read_bytes()[:4] == b"\x89PNG"
     assert "--mode evaluate" in out
     again, evaluated, err = run(*tiny_arguments(tmp_path), "--mode=evaluate")

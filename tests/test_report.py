@@ -1,126 +1,348 @@
+import base64
+import io
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+from typing import Any
+
 import numpy as np
 import pytest
+import soundfile
 from matplotlib import image
-from matplotlib.axes import Axes
-from matplotlib.text import Text
+from scipy import special, stats
 from sklearn import metrics
 
-from audiojax import files, report
-from audiojax.workdir import Entry, Run
+from audiojax import files, report, summary
+from audiojax.errors import InputError
+from audiojax.task import TASKS
+from audiojax.workdir import Workdir
+from tests import test_deploy, trained
+from tests.pages import CLASSES, Reader, make, page, runs_of
+
+SINGLE = TASKS["single_label"]
 
 
-def test_confusion_matrix_shows_counts_and_accuracy(tmp_path, monkeypatch):
-    drawn, titles = {}, []
-    monkeypatch.setattr(
-        Axes, "text", lambda _, x, y, text, **k: drawn.update({(y, x): text})
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("report") / "one")
+
+
+@pytest.fixture(scope="module")
+def written(workdir):
+    return page(workdir)
+
+
+def test_results_per_fold_against_arithmetic(workdir, written):
+    found = list(runs_of(workdir))
+    singles, averages = [], []
+    for fold in (1, 2):
+        members = [logits for f, logits, _ in found if f == fold]
+        label = np.arange(20) % 3
+        right = [np.sum(logits.argmax(1) == label) for logits in members]
+        mean = int(np.sum(np.mean(members, axis=0).argmax(1) == label))
+        interval = stats.binomtest(mean, 20).proportion_ci(0.95, "wilson")
+        clips, seeds, single, ensemble, gain = written[1].row(f"fold {fold}")
+        assert clips == "20"
+        assert seeds == ", ".join(f"{i}: {n / 20:.1%}" for i, n in enumerate(right))
+        assert single.startswith(f"{np.mean(right) / 20:.1%} (")
+        low, high = 100 * interval.low, 100 * interval.high
+        assert ensemble == f"{mean / 20:.1%} ({low:.1f} to {high:.1f})"
+        assert float(gain) == pytest.approx(5 * mean - 5 * np.mean(right), abs=0.05)
+        singles.append(np.mean(right) / 20)
+        averages.append(mean / 20)
+    clips, _, single, ensemble, _ = written[1].row("mean of folds")
+    assert clips == "40"
+    assert single.startswith(f"{np.mean(singles):.1%} (")
+    assert ensemble.startswith(f"{np.mean(averages):.1%} (")
+    assert f"single {np.std(singles):.1%}, ensemble" in written[1].text
+
+
+def test_scores_of_the_classes_are_scikit_learns(workdir, written):
+    found = list(runs_of(workdir))
+    label = np.concatenate([label for *_, label in found])
+    said = np.concatenate([logits.argmax(1) for _, logits, _ in found])
+    expected: Any = metrics.classification_report(
+        label, said, target_names=CLASSES, output_dict=True
     )
-    monkeypatch.setattr(Axes, "set_title", lambda _, text: titles.append(text))
-    label, predicted = np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 2, 2])
-    path = tmp_path / "confusion.png"
-    report.confusion_matrix(label, predicted, ["dog", "rain", "clock"], path)
-    assert drawn == {(0, 0): "1", (0, 1): "1", (1, 1): "1", (2, 2): "2"}
-    assert titles == ["accuracy 80.0% of 5 clips"]
-    assert image.imread(path).ndim == 3
+    place = next(i for i, row in enumerate(written[1].cells) if row[0] == "class")
+    for name in CLASSES:
+        of = expected[name]
+        values = [f"{of[key]:.3f}" for key in ("precision", "recall", "f1-score")]
+        assert written[1].row(name, place) == [str(int(of["support"])), *values]
 
 
-@pytest.mark.parametrize("classes", [2, 50])
-def test_any_number_of_classes_is_drawn(tmp_path, classes):
-    names = [f"class {i}" for i in range(classes)]
-    label = np.arange(classes)
-    report.confusion_matrix(label, label, names, tmp_path / "confusion.png")
-    height, width = image.imread(tmp_path / "confusion.png").shape[:2]
-    assert height == width >= 300
+def test_the_matrix_says_what_its_numbers_count(tmp_path, workdir, written):
+    counted = "40 clips \N{MULTIPLICATION SIGN} 2 seeds"
+    assert f"The numbers count {counted}:" in written[1].text
+    assert f"Numbers count {counted}" in written[1].text  # in the picture
+    assert report.write(workdir) == workdir / "confusion.png"
+    assert image.imread(workdir / "confusion.png").ndim == 3
+    one = make(tmp_path / "one", seeds=(3,))
+    assert "The numbers count 40 clips:" in page(one)[1].text
+    shutil.rmtree(tmp_path / "one")
+    results = make(tmp_path / "one") / "results.json"
+    content = files.read_sealed(results, "")
+    del content["runs"][0]
+    files.write_sealed(results, content)
+    text = page(one)[1].text
+    assert "count 60 predictions: 40 clips" in text
+    assert "Not finished yet, and not in this report: fold1-seed0." in text
 
 
-def test_all_runs_of_a_workdir_are_counted(tmp_path, monkeypatch):
-    runs = {"fold1-seed0": ([0, 1], [0, 0]), "fold2-seed0": ([1, 1], [1, 0])}
-    for name, (label, predicted) in runs.items():
-        logits = np.eye(2, dtype=np.float32)[predicted]
-        arrays = {"label": np.array(label), "logits": logits}
-        arrays["filename"] = np.array([f"{name}-{i}.wav" for i in range(len(label))])
-        files.write_arrays(tmp_path / name / "predictions.npz", arrays)
-    files.write_json(
-        tmp_path / "results.json",
-        {
-            "task": "single_label",
-            "classes": ["dog", "rain"],
-            "runs": [
-                Entry(Run(int(name[4]), 0), 10, 0, 1.5, {}).to_json() for name in runs
-            ],
-            "config": {
-                "model": {"name": "tiny"},
-                "sweep": {"folds": [1, 2], "seeds": [0]},
-            },
-        },
+def test_what_was_trained_is_told(written):
+    for said in ("noises", "40, of 40 recordings", "tiny", "6.0 minutes", "random"):
+        assert said in written[1].text
+    assert "optimizer.learning_rate0.125" in written[1].text
+    assert "augment.shift0.75" in written[1].text
+    assert "mel_mask" not in written[1].text
+
+
+def test_the_calibration_error_and_temperatures(workdir, written):
+    found = list(runs_of(workdir))
+    probability = special.softmax(np.concatenate([x for _, x, _ in found]), axis=1)
+    label = np.concatenate([label for *_, label in found])
+    given, right = probability.max(axis=1), probability.argmax(axis=1) == label
+    gap = sum(
+        abs(right[inside].sum() - given[inside].sum())
+        for i in range(15)
+        if (inside := (given > i / 15) & (given <= (i + 1) / 15)).any()
     )
-    titles = []
-    monkeypatch.setattr(Axes, "set_title", lambda _, text: titles.append(text))
-    report.write(tmp_path)
-    assert titles == ["accuracy 50.0% of 4 clips"]
-    assert (tmp_path / "confusion.png").exists()
-
-
-def test_average_precision_shows_the_classes_that_occur(tmp_path, monkeypatch):
-    widths, names = {}, {}
-    bars, ticks = Axes.barh, Axes.set_yticks
-
-    def barh(axes, places, values, **options):
-        widths.update(zip(places, values, strict=True))
-        return bars(axes, places, values, **options)
-
-    def set_yticks(axes, places, labels, **options):
-        names.update(zip(places, labels, strict=True))
-        return ticks(axes, places, labels, **options)
-
-    monkeypatch.setattr(Axes, "barh", barh)
-    monkeypatch.setattr(Axes, "set_yticks", set_yticks)
-    random = np.random.default_rng(0)
-    label = (random.random((30, 3)) < [0.5, 0.3, 0.0]).astype(np.float32)
-    logits = random.normal(size=(30, 3))
-    path = tmp_path / "average_precision.png"
-    report.average_precision(label, logits, ["dog", "rain", "clock"], path)
-    expected = [
-        metrics.average_precision_score(label[:, i], logits[:, i]) for i in range(2)
+    assert f"{gap / len(label):.1%} as trained" in written[1].text
+    calibrated = summary.calibrated(summary.folds(Workdir(workdir)), Workdir(workdir))
+    held = files.read_arrays(workdir / "fold2-seed1" / "validation.npz")
+    told = float(written[1].row("fold2-seed1")[0])
+    losses = [
+        SINGLE.scores(held["logits"] / (told * factor), held["label"])["loss"]
+        for factor in (0.9, 1, 1.1)
     ]
-    drawn = {names[place]: width for place, width in widths.items()}
-    assert drawn == {"dog": expected[0], "rain": expected[1]}
-    assert image.imread(path).ndim == 3
+    assert min(losses) == losses[1]
+    assert calibrated.after
+    assert f"{calibrated.after.error:.1%} with a temperature" in written[1].text
 
 
-# Names of classes, as folders may have them, and what is to be seen of each.
-STRANGE = {
-    "$x^2$": "$x^2$",
-    "price $5": "price $5",
-    r"back\slash \frac{": r"back\slash \frac{",
-    "\u05e9\u05dc\u05d5\u05dd": "\u05e9\u05dc\u05d5\u05dd",  # Hebrew
-    "\u0645\u0631\u062d\u0628\u0627": "\u0645\u0631\u062d\u0628\u0627",  # Arabic
-    "\u72ac": "\u72ac",  # Chinese, which the font of matplotlib lacks
-    "caf\udce9": "caf\ufffd",  # a byte that is no UTF-8
-    "a\nb": "a\ufffdb",
-}
+def test_no_temperature_without_validation_clips(tmp_path):
+    _, read = page(make(tmp_path / "w", validation=False))
+    assert "No temperature was fitted" in read.text
 
 
-@pytest.fixture
-def drawn_names(monkeypatch):
-    """The texts that are drawn, and whether each is read as mathematics."""
-    drawn = {}
-    draw = Text.draw
-
-    def drawing(self, *arguments, **options):
-        drawn[self.get_text()] = self.get_parse_math()
-        return draw(self, *arguments, **options)
-
-    monkeypatch.setattr(Text, "draw", drawing)
-    return drawn
-
-
-def test_any_class_name_is_drawn_as_it_is(tmp_path, drawn_names):
-    label = np.arange(len(STRANGE))
-    report.confusion_matrix(label, label, list(STRANGE), tmp_path / "confusion.png")
-    assert {drawn_names[seen] for seen in STRANGE.values()} == {False}
+def test_the_surest_mistakes_are_listed(workdir, written):
+    rows = []
+    for fold in (1, 2):
+        mean = np.mean([x for f, x, _ in runs_of(workdir) if f == fold], axis=0)
+        given = special.softmax(mean, axis=1)
+        for i in np.flatnonzero(mean.argmax(1) != np.arange(20) % 3):
+            said, true = CLASSES[mean[i].argmax()], CLASSES[i % 3]
+            rows.append((-given[i].max(), f"{fold}-{i}.wav", fold, true, said))
+    assert rows
+    for share, clip, fold, true, said in sorted(rows)[: summary.MOST_MISTAKES]:
+        assert written[1].row(clip) == [str(fold), true, said, f"{-share:.1%}"]
+    assert "--sounds DIR" in written[1].text
 
 
-def test_any_class_name_stands_beside_its_bar(tmp_path, drawn_names):
-    label = np.eye(len(STRANGE))
-    report.average_precision(label, label, list(STRANGE), tmp_path / "precision.png")
-    assert {drawn_names[seen] for seen in STRANGE.values()} == {False}
+def test_several_labels_a_clip(tmp_path):
+    workdir = make(tmp_path / "w", multi=True)
+    _, read = page(workdir)
+    found = list(runs_of(workdir))
+    label = np.concatenate([label for *_, label in found])
+    logits = np.concatenate([logits for _, logits, _ in found])
+    place = next(i for i, row in enumerate(read.cells) if row[0] == "class")
+    for i, name in enumerate(CLASSES):
+        precision = metrics.average_precision_score(label[:, i], logits[:, i])
+        assert read.row(name, place)[-1] == f"{precision:.3f}"
+    means = [
+        np.mean(
+            [
+                TASKS["multi_label"].scores(logits, label)["mAP"]
+                for f, logits, label in found
+                if f == fold
+            ]
+        )
+        for fold in (1, 2)
+    ]
+    single = read.row("mean of folds")[2]
+    value, low, high = map(float, re.findall(r"[\d.]+", single))
+    assert value == pytest.approx(100 * np.mean(means), abs=0.05)
+    assert low < value < high
+    assert "mAP by step" in read.text
+    assert report.write(workdir).name == "average_precision.png"
+
+
+def test_workdirs_side_by_side(tmp_path, workdir):
+    other = make(tmp_path / "two", classes=("a", "b"), seeds=(0,))
+    _, read = page(workdir, other, out=tmp_path / "both.html")
+    first, second = read.row("1. one"), read.row("2. two")
+    assert first[:5] == ["noises", "tiny", "random", "3", "40"]
+    assert second[-2] == "–"  # noqa: RUF001
+    assert "trained on different data" in read.text
+    assert not (workdir / "both.html").exists()
+    _, read = page(workdir, workdir, out=tmp_path / "both.html")
+    assert "different data" not in read.text
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_any_class_name_stands_in_the_page_as_it_is(tmp_path, multi):
+    names = ("<b>&amp;", '"quoted" \'n', "{{ 7 * 7 }}", "caf\udce9", "a\nb", "\u72ac")
+    text, read = page(make(tmp_path / "w", classes=names, multi=multi))
+    assert "<b>" not in text
+    for name in (*names[:3], "caf\ufffd", "a\ufffdb", "\u72ac"):
+        assert read.row(name)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_page_is_well_made(workdir, tmp_path, count):
+    text, read = page(*[workdir] * count, out=tmp_path / "page.html")
+    assert len(read.ids) == len(set(read.ids))
+    tags = [tag for tag, _ in read.found]
+    assert "script" not in tags
+    headings = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == 1
+    steps = itertools.pairwise(headings)
+    assert all(1 < after <= before + 1 for before, after in steps)
+    assert tags.count("table") == tags.count("caption")
+    for tag, values in read.found:
+        assert tag != "img" or values["alt"]
+        assert tag != "th" or values["scope"] in ("row", "col")
+        assert tag != "svg" or values["role"] == "img"
+        for name in ("aria-labelledby", "href", "src", "xlink:href"):
+            place = values.get(name) or "#" + read.ids[0]
+            if name == "aria-labelledby":
+                assert set(place.lstrip("#").split()) <= set(read.ids)
+            elif place.startswith("#"):
+                assert place[1:] in read.ids
+            else:
+                assert place.startswith("data:")
+    spaces = ("http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink")
+    assert set(re.findall(r"\w+://[^\"' )<]*", text)) <= set(spaces)
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory):
+    """A trained workdir, and the page with the sounds of its mistakes."""
+    folder = tmp_path_factory.mktemp("heard")
+    made = trained.train(folder / "w", trained.make_config())
+    found = summary.mistakes(
+        summary.folds(Workdir(made.workdir)), Workdir(made.workdir)
+    )
+    assert len(found) > 2
+    (folder / "sounds").mkdir()
+    for i, clip in enumerate(made.recordings.info.clips):
+        if clip.filename != found[0].filename:
+            path, samples = folder / "sounds" / clip.filename, made.recordings.audio(i)
+            soundfile.write(path, samples, trained.RATE, format="WAV")
+    return report.write_page([made.workdir], folder / "w.html", folder / "sounds")
+
+
+def held(uri, kind):
+    start = f"data:{kind};base64,"
+    assert uri.startswith(start)
+    return base64.b64decode(uri.removeprefix(start))
+
+
+def test_mistakes_can_be_heard_and_seen(heard):
+    read = Reader(heard.read_text("utf-8"))
+    players = [values for tag, values in read.found if tag == "audio"]
+    pictures = [values for tag, values in read.found if tag == "img"]
+    assert read.text.count("No sound: not in ") == 1
+    assert len(players) == len(pictures) > 1
+    for player, picture in zip(players, pictures, strict=True):
+        name = player["aria-label"]
+        content = base64.b64decode(
+            player["src"].removeprefix("data:audio/flac;base64,")
+        )
+        samples, rate = soundfile.read(io.BytesIO(content), dtype="int16")
+        stored, _ = soundfile.read(heard.parent / "sounds" / name, dtype="int16")
+        assert rate == trained.RATE
+        np.testing.assert_array_equal(samples, stored)
+        content = base64.b64decode(
+            picture["src"].removeprefix("data:image/png;base64,")
+        )
+        assert image.imread(io.BytesIO(content)).shape[:2] == (16, 16)
+        assert name in picture["alt"]
+
+
+def test_the_command(workdir, tmp_path):
+    out = tmp_path / "page.html"
+    status, said, err = command(workdir, f"--out={out}")
+    assert status == 0, err
+    assert re.fullmatch(rf"report  {re.escape(str(out))}  \(0\.\d MiB\)\n", said)
+    assert out.read_bytes().startswith(b"<!DOCTYPE html>")
+
+
+def command(*arguments):
+    """The command in a process of its own: its status, and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "audiojax.report", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "no workdir given; give one that was trained, or several"),
+        (["no_such_folder"], "no results.json, so this is not a workdir"),
+    ],
+)
+def test_bad_arguments_end_in_one_sentence(arguments, sentence):
+    status, _, err = command(*arguments)
+    assert status == 1
+    assert err.count("\n") == 1
+    assert sentence in err
+
+
+def test_a_workdir_without_a_finished_run(tmp_path):
+    results = make(tmp_path / "w") / "results.json"
+    content = files.read_sealed(results, "") | {"runs": []}
+    files.write_sealed(results, content)
+    with pytest.raises(InputError, match="no run is finished yet"):
+        report.write_page([tmp_path / "w"])
+
+
+def test_places_that_can_not_be_used(workdir, tmp_path):
+    with pytest.raises(InputError, match="is a folder; give the name of a file"):
+        report.write_page([workdir], tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="can't be written"):
+        report.write_page([workdir], tmp_path / "file" / "page.html")
+    with pytest.raises(InputError, match=r"--sounds is .*, no folder"):
+        report.write_page([workdir], tmp_path / "p.html", tmp_path / "file")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible(heard, workdir, tmp_path, scheme):
+    """By axe-core's rules, contrast among them, also of what is folded away."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    both = report.write_page([workdir, workdir], tmp_path / "both.html")
+    with test_deploy.browser() as shown:
+        shown.emulate_media(color_scheme=scheme)
+        for path in (heard, both):
+            shown.goto(path.as_uri())
+            shown.evaluate("document.querySelectorAll('details').forEach(d=>d.open=1)")
+            found = axe.run(shown).response["violations"]
+            assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found] == []
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(heard):
+    said, asked = [], []
+    with test_deploy.browser() as shown:
+        shown.on("console", lambda message: said.append(message.text))
+        shown.on("pageerror", lambda error: said.append(str(error)))
+        shown.on("request", lambda request: asked.append(request.url))
+        for width in (1280, 360):
+            shown.set_viewport_size({"width": width, "height": 800})
+            shown.goto(heard.as_uri())
+            wide = shown.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width
+        player = shown.locator("audio").first
+        player.evaluate("player => { player.muted = true; return player.play(); }")
+        assert player.evaluate("player => player.duration") > 0
+        shown.keyboard.press("Tab")
+        assert shown.locator(":focus").inner_text() == "Skip to the content"
+    assert said == []
+    assert all(url.startswith((heard.as_uri(), "data:")) for url in asked)
