@@ -11,8 +11,9 @@ LEVELS = [
     ["__init__"],
     ["main"],
     ["training"],
+    ["explain"],
     ["report", "ensemble", "predict", "export"],
-    ["tables", "to_onnx", "to_stablehlo"],
+    ["tables", "to_onnx", "to_stablehlo", "explainer", "pictures"],
     ["predictor"],
     ["inference"],
     ["workdir"],
@@ -20,8 +21,8 @@ LEVELS = [
     ["classifier", "datasets"],
     ["pretrained"],
     ["catalog", "scores", "fingerprint"],
-    ["sounds"],
-    ["task", "clips", "features", "models", "augment"],
+    ["sounds", "audible"],
+    ["task", "clips", "features", "models", "augment", "attribution"],
     ["locks", "files", "config"],
     ["errors", "xla"],
 ]
@@ -108,7 +109,10 @@ def test_heavy_libraries_stay_in_their_rooms(repo_root, library, allowed):
 
 
 # What uses a trained model, and what it may not need for that.
-USERS = ("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir")
+USERS = (
+    *("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir"),
+    *("explain", "explainer", "attribution", "audible", "pictures"),
+)
 
 
 @pytest.mark.parametrize("user", USERS)
