@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,28 +31,30 @@ class Path:
 
     Attributes:
         positions: [steps].
-        weights: [steps], of each gradient in the sum; they sum to 1.
+        weights: [steps], of each gradient in the sum.
     """
 
     positions: np.ndarray
     weights: np.ndarray
 
 
-def even_path(steps: int = STEPS) -> Path:
-    """The middles of equal parts."""
-    middles = (np.arange(steps) + 0.5) / steps
-    return Path(middles.astype(np.float32), np.full(steps, 1 / steps, np.float32))
+def linear_path(steps: int = STEPS) -> Path:
+    """Gauss and Legendre's places, whose sum is nearest to the integral."""
+    places, weights = np.polynomial.legendre.leggauss(steps)
+    return Path(((places + 1) / 2).astype("f4"), (weights / 2).astype("f4"))
 
 
 def geometric_path(steps: int = STEPS, ratio: float = 1e7) -> Path:
-    """Parts that grow evenly in ratio, the last `ratio` times as long as the first.
+    """The same places in the logarithm of one plus `ratio` times the position.
 
     For what is followed by a logarithm, as a waveform is: nearly all of a log-mel's
-    change lies close to silence, where equal parts would not look.
+    change lies close to silence, where a linear path would hardly look.
     """
-    edges = np.expm1(np.log(ratio) * np.arange(steps + 1) / steps) / (ratio - 1)
-    middles = np.expm1(np.log(ratio) * (np.arange(steps) + 0.5) / steps) / (ratio - 1)
-    return Path(middles.astype(np.float32), np.diff(edges).astype(np.float32))
+    path, growth = linear_path(steps), np.log1p(ratio)
+    exponents = growth * path.positions.astype(np.float64)
+    positions = np.expm1(exponents) / ratio
+    weights = growth * path.weights * np.exp(exponents) / ratio
+    return Path(positions.astype("f4"), weights.astype("f4"))
 
 
 def integrated_gradients(
@@ -192,7 +195,7 @@ def curves(
     Returns:
         The curves of deletion and of insertion.
     """
-    rolls = jax.random.randint(key, (num_random, 2), 0, jnp.array(order.shape))
+    rolls = jax.random.randint(key, (num_random, 2), 0, jnp.array([order.shape]))
     orders = [order, *(np.roll(order, tuple(roll), (0, 1)) for roll in np.array(rolls))]
     counts = np.rint(shares(num_shares) * order.size)
     found = []
@@ -216,4 +219,5 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
         return 1.0
     if np.ptp(other) == 0:
         return 0.0
-    return abs(float(stats.spearmanr(one, other, axis=None).statistic))
+    found: Any = stats.spearmanr(one.ravel(), other.ravel())
+    return abs(float(found.statistic))

@@ -55,7 +55,8 @@ def split(
     step = -(-lengths[len(lengths) // 2] // 4)
     size = min(4 * step, len(samples) // 4 * 4)
     if size < 4:  # a sound of no length has no spectrum
-        return samples * mask.mean(), samples * (1 - mask.mean())
+        kept = np.float32(mask.mean()) * samples
+        return kept, samples - kept
     rate = float(log_mel.sample_rate)
     frequencies, times, spectrum = signal.stft(
         samples, rate, nperseg=size, noverlap=size * 3 // 4

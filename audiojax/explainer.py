@@ -85,7 +85,7 @@ def integrated_gradients(
     """
     del key
     score = functools.partial(_score, classifier, variables, target)
-    path = attribution.even_path()
+    path = attribution.linear_path()
     return attribution.integrated_gradients(score, image, silence, path)
 
 
@@ -284,7 +284,8 @@ class Explainer:
         means = []
         for programs in self._programs:
             runs = [programs.logits(variables, images) for variables in programs.runs]
-            means.append(np.mean(runs, axis=0, dtype=np.float64)[:, programs.columns])
+            mean = np.stack(runs).mean(axis=0, dtype=np.float64)
+            means.append(mean[:, programs.columns])
         return np.mean(means, axis=0)
 
     def _probability(self, images: np.ndarray, number: int) -> np.ndarray:
@@ -334,5 +335,5 @@ class Explainer:
                 programs.waveform(variables, target, row, length)
                 for variables in programs.runs
             ]
-            means.append(np.mean(parts, axis=0))
-        return np.asarray(np.mean(means, axis=0))[:length]
+            means.append(np.mean(parts, axis=0)[:length])
+        return np.stack(means).mean(axis=0)

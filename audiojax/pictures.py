@@ -19,7 +19,7 @@ from audiojax.features import LogMel
 
 # Both can be read by the color-blind.
 LEVELS, SIGNED = "cividis", "PuOr_r"
-HERTZ = (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000)
+HERTZ = (200, 500, 1000, 2000, 5000, 10000, 20000)
 # The share of a map's pixels that its colors tell apart; the few others are outliers.
 SHOWN = 0.995
 
