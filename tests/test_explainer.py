@@ -175,6 +175,7 @@ def test_a_stretched_sound_has_only_its_own_samples():
     classifier, variables = made(mode="stretch")
     explainer = Explainer(opened(classifier, variables))
     explained = explainer.explain(sound(0.7))
+    assert explained.waveform is not None
     assert explained.samples.shape == explained.waveform.shape == (int(0.7 * RATE),)
     positive = np.maximum(explained.map, 0).sum(axis=0)
     middles = (np.arange(50) + 0.5) / 50 * 0.7
