@@ -8,9 +8,9 @@ import pytest
 import soundfile
 from absl import flags
 
-from audiojax import explain, files, pictures
-from audiojax.features import LogMel
+from audiojax import explain, files
 from tests import processes, trained
+from tests.test_pictures import size_of
 from tests.trained import RATE, ROW
 
 
@@ -55,13 +55,6 @@ def command(monkeypatch, capsys):
         return status, *capsys.readouterr()
 
     return command
-
-
-def size_of(path):
-    """Width and height of a PNG, by its header."""
-    content = path.read_bytes()
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    return tuple(int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
 
 
 def test_it_writes_pictures_sounds_and_numbers(command, workdir, sounds, tmp_path):
@@ -155,13 +148,6 @@ def test_what_is_worthless_is_named(caplog):
     explain.warn({"a": Found()})  # pyright: ignore[reportArgumentType]
     assert "worthless, for they do not depend on the weights" in caplog.text
     assert caplog.text.endswith(": a\n")
-
-
-def test_pictures_draw_any_name(tmp_path):
-    row = pictures.Row("a\n\udcff$x_", np.zeros((16, 4)), np.zeros((16, 4)), 1.0)
-    settings = LogMel(sample_rate=8000, n_fft=800, n_mels=16)
-    pictures.side_by_side([row, row], "$", settings, tmp_path / "x.png")
-    assert size_of(tmp_path / "x.png")[0] == 1100
 
 
 def test_importing_it_loads_no_heavy_library():
