@@ -40,8 +40,8 @@ class Explanation:
             other methods.
         logit: of the target, of this row.
         silence: the same of silence, the baseline.
-        deletion: the target's probability as the map's pixels are silenced.
-        insertion: the same as they are put into silence.
+        deletion: the target's probability as the map's pixels get the mean level.
+        insertion: the same as they are put into an image of the mean level.
         likeness: [REDRAWN], how like the map is to those of weights drawn anew.
     """
 
@@ -260,8 +260,11 @@ class Explainer:
             for key in jax.random.split(draws, REDRAWN)
         ]
         flat = found.sum(axis=-1)
+        # Silence is so far from what was trained on that masks of any kind break the
+        # network at once: what is deleted gets the mean level of the image.
+        level = np.broadcast_to(image.mean(axis=(0, 1), keepdims=True), image.shape)
         deletion, insertion = attribution.curves(
-            lambda batch: self._probability(batch, number), image, silence, flat, rolls
+            lambda batch: self._probability(batch, number), image, level, flat, rolls
         )
         return Explanation(
             predicted=self.classes[predicted],
