@@ -232,12 +232,18 @@ def run(workdirs: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def warn(done: Mapping[str, Explanation]) -> None:
-    """Names the explanations that say nothing."""
+    """Names the explanations that say nothing, or not exactly what they should."""
     if bad := [name for name, found in done.items() if found.worthless]:
         logger.warning(
             "worthless, for they do not depend on the weights (like those of redrawn "
             "weights by more than %g): %s",
             *(LIKENESS_LIMIT, listed(bad, ", ")),
+        )
+    if rough := [name for name, found in done.items() if found.rough]:
+        logger.warning(
+            "rough: %d steps leave the sum of the attribution off by more than 1 %% of "
+            "the difference of the logits: %s",
+            *(attribution.STEPS, listed(rough, ", ")),
         )
 
 

@@ -65,6 +65,15 @@ class Explanation:
         return self.attribution.sum(axis=-1)
 
     @property
+    def rough(self) -> bool:
+        """Whether Integrated Gradients' sum is off by more than a hundredth."""
+        if self.waveform is None:
+            return False
+        difference = self.logit - self.silence
+        found = self.attribution.sum(dtype=np.float64)
+        return bool(abs(found - difference) > 0.01 * abs(difference))
+
+    @property
     def worthless(self) -> bool:
         """Whether the map does not depend on the weights."""
         return bool(self.likeness.mean() > LIKENESS_LIMIT)

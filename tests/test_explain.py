@@ -143,10 +143,11 @@ def test_bad_input_ends_in_a_sentence(command, workdir, sounds, arguments, sente
 
 def test_what_is_worthless_is_named(caplog):
     class Found:
-        worthless = True
+        worthless = rough = True
 
     explain.warn({"a": Found()})  # pyright: ignore[reportArgumentType]
     assert "worthless, for they do not depend on the weights" in caplog.text
+    assert "rough: 64 steps leave the sum of the attribution off by more" in caplog.text
     assert caplog.text.endswith(": a\n")
 
 
