@@ -261,7 +261,6 @@ class Explainer:
         best = int(logits[:, number].argmax())
         image, row = images[best], rows[best]
         silence = self._image_of(np.zeros_like(row), length)
-        # Each use has a key of its own.
         smooth, rolls, draws = jax.random.split(jax.random.key(seed), 3)
         found = self._attributed(None, number, image, silence, smooth)
         shuffled = [
