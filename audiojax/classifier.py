@@ -154,6 +154,20 @@ class Classifier:
         maps = found["stages"]["outputs"][last]
         return logits, jnp.mean(maps.astype(jnp.float32), axis=(1, 2))
 
+    def last_maps(self, variables: Variables, image: jax.Array) -> jax.Array:
+        """Images as in `logits` to what the last stage makes of them, [B, H, W, F]."""
+        network, image = _network_arguments(variables, image)
+        *_, last, _ = models.stage_paths(self.network)
+        maps: Any = self.network.apply(network, image, train=False, until=last)
+        return maps
+
+    def head_logits(self, variables: Variables, maps: jax.Array) -> jax.Array:
+        """The logits [B, classes] of what `last_maps` gave."""
+        *_, last, _ = models.stage_paths(self.network)
+        network = {name: variables[name] for name in ("params", "batch_stats")}
+        logits: Any = self.network.apply(network, maps, train=False, after=last)
+        return logits
+
     def test_logits(self, variables: Variables, image: jax.Array) -> jax.Array:
         """The logits of `test_outputs` alone: [B, classes], float32."""
         return self.test_outputs(variables, image)[0]

@@ -266,12 +266,20 @@ def _banded_matmul(x: jax.Array, matrix: np.ndarray, group: int) -> jax.Array:
     return jnp.concatenate(products, axis=-1)
 
 
+def mel_corners(settings: LogMel) -> np.ndarray:
+    """Hertz [n_mels + 2] at which the triangle of each band begins, peaks and ends.
+
+    Band i has the corners i, i + 1 and i + 2.
+    """
+    top = 2595 * np.log10(1 + settings.sample_rate / 2 / 700)
+    mels = np.linspace(0, top, settings.n_mels + 2)
+    return 700 * (10 ** (mels / 2595) - 1)
+
+
 def mel_filters(settings: LogMel) -> np.ndarray:
     """Triangles [n_fft // 2 + 1, n_mels] of height 1, even on the HTK mel scale."""
     frequencies = np.fft.rfftfreq(settings.n_fft, 1 / settings.sample_rate)[:, None]
-    top = 2595 * np.log10(1 + settings.sample_rate / 2 / 700)
-    mels = np.linspace(0, top, settings.n_mels + 2)
-    corners = 700 * (10 ** (mels / 2595) - 1)
+    corners = mel_corners(settings)
     widths = np.diff(corners)
     rising = (frequencies - corners[:-2]) / widths[:-1]
     falling = (corners[2:] - frequencies) / widths[1:]

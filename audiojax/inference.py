@@ -192,6 +192,27 @@ def _opened(clip: Clip, sample_rate: int) -> tuple[int, float, Iterator[np.ndarr
     return stream.num_samples, stream.seconds, map(sounds.full_scale, stream.blocks())
 
 
+def evaluated_rows(
+    clip: Clip, classifier: Classifier
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The rows that evaluation makes of a sound.
+
+    Returns:
+        When each begins in seconds [E], their samples [E, T] float32, and how many of
+        a row are the sound's own.
+
+    Raises:
+        InputError: if the sound can't be used.
+    """
+    policy, rate = classifier.clip_policy, classifier.log_mel.sample_rate
+    num_samples, _, blocks = _opened(clip, rate)
+    length = np.array([num_samples])
+    starts = clips.starts(length, policy, np.arange(clips.counts(length, policy)[0]))
+    cuts = cut(blocks, starts, policy.num_samples)
+    rows = np.stack([clips.fit(samples, 0, policy) for samples in cuts])
+    return starts / rate, rows, int(clips.true_lengths(length, policy)[0])
+
+
 def cut(
     blocks: Iterable[np.ndarray], starts: Sequence[int] | np.ndarray, length: int
 ) -> Iterator[np.ndarray]:

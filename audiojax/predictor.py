@@ -56,6 +56,7 @@ class Predictor:
         classes: their names, in the order of the logits.
         task: what labels mean.
         runs: names of the runs, for each workdir.
+        members: the runs themselves, for each workdir.
         window_seconds: length of a window, what the network hears at once; None where
             the workdirs differ in it, and there are no windows then.
     """
@@ -64,14 +65,14 @@ class Predictor:
         """See `load`, which gives one of what workdirs hold."""
         first = members[0].classifier
         self.classes, self.task = first.classes, first.task
-        self.runs, self._members = runs, members
-        lengths = {member.row_seconds for member in self._members}
+        self.runs, self.members = runs, members
+        lengths = {member.row_seconds for member in self.members}
         self.window_seconds = lengths.pop() if len(lengths) == 1 else None
 
     def unseen(self, seconds: Sequence[float]) -> list[str]:
         """What `logits` leave out of sounds of these lengths, in sentences."""
         sentences = {}
-        for classifier in (member.classifier for member in self._members):
+        for classifier in (member.classifier for member in self.members):
             rate = classifier.log_mel.sample_rate
             lengths = np.rint(np.multiply(seconds, rate)).astype(np.int64)
             sentences[clips.unseen(lengths, classifier.clip_policy, rate)] = None
@@ -141,16 +142,16 @@ class Predictor:
                 f"overlap is {overlap}; give a share of a window from 0 to below 1"
             )
         if overlap is not None and self.window_seconds is None:
-            lengths = [f"{member.row_seconds:g} s" for member in self._members]
+            lengths = [f"{member.row_seconds:g} s" for member in self.members]
             raise InputError(
                 f"{named(self.runs)} hear windows of {named(lengths)}; long sounds "
                 "need one length: give workdirs of the same config.data.clip_seconds"
             )
         given = list(given)
-        count = len(self._members)
+        count = len(self.members)
         done = [
             member.jobs(given, overlap, lambda share: on_progress(share / count))
-            for member in self._members
+            for member in self.members
         ]
         for jobs in zip(*done, strict=True):
             problem = next((job.problem for job in jobs if job.problem), None)

@@ -76,6 +76,17 @@ def test_what_the_head_is_given_makes_the_logits(config, name):
     np.testing.assert_allclose(by_hand, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_last_maps_and_the_head_make_the_logits(config):
+    found = classifier.create(config, ("a", "b"), SINGLE)
+    variables = found.init(jax.random.key(0))
+    image = jax.random.normal(jax.random.key(1), (2, *found.image_shape))
+    variables["input"] = {"mean": jnp.array([1.0, 2, 3]), "std": jnp.array([2.0, 1, 4])}
+    maps = found.last_maps(variables, image)
+    assert maps.shape == (2, 2, 2, 16)
+    logits = found.head_logits(variables, maps)
+    np.testing.assert_allclose(logits, found.logits(variables, image), rtol=1e-5)
+
+
 def test_an_unknown_way_with_lengths_is_named(config):
     config.data.clip_mode = "wrap"
     with pytest.raises(

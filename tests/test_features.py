@@ -200,6 +200,12 @@ def test_presets_are_the_papers():
     assert {settings.n_mels for settings in PRESETS.values()} == {128}
 
 
+def test_mel_corners_are_librosas():
+    settings = LogMel(sample_rate=16000, n_fft=1600, n_mels=40)
+    expected = librosa.mel_frequencies(n_mels=42, fmin=0, fmax=8000, htk=True)
+    np.testing.assert_allclose(features.mel_corners(settings), expected, atol=1e-9)
+
+
 @pytest.mark.parametrize("settings", [*PRESETS.values(), SMALL])
 def test_mel_filters_are_triangles_even_on_the_htk_scale(settings):
     """mel = 2595 log10(1 + f / 700), as HTK's book has it (chapter 5.4)."""

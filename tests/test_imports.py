@@ -11,8 +11,17 @@ LEVELS = [
     ["__init__"],
     ["main"],
     ["training"],
+    ["explain"],
     ["report", "ensemble", "predict", "export"],
-    ["tables", "to_onnx", "to_stablehlo", "summary", "figures"],
+    [
+        "tables",
+        "to_onnx",
+        "to_stablehlo",
+        "summary",
+        "figures",
+        "explainer",
+        "pictures",
+    ],
     ["predictor"],
     ["inference"],
     ["workdir"],
@@ -20,8 +29,8 @@ LEVELS = [
     ["classifier", "datasets"],
     ["pretrained"],
     ["catalog", "scores", "calibration", "fingerprint"],
-    ["sounds"],
-    ["task", "clips", "features", "models", "augment"],
+    ["sounds", "audible"],
+    ["task", "clips", "features", "models", "augment", "attribution"],
     ["locks", "files", "config"],
     ["errors", "xla"],
 ]
@@ -108,8 +117,11 @@ def test_heavy_libraries_stay_in_their_rooms(repo_root, library, allowed):
 
 
 # What uses a trained model, and what it may not need for that.
-USERS = ("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir")
-USERS += ("report", "summary", "figures", "calibration")
+USERS = (
+    *("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir"),
+    *("report", "summary", "figures", "calibration"),
+    *("explain", "explainer", "attribution", "audible", "pictures"),
+)
 
 
 @pytest.mark.parametrize("user", USERS)

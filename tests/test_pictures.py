@@ -1,0 +1,45 @@
+"""Pictures of maps, and the names in them."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from audiojax import pictures
+from audiojax.features import LogMel
+
+LOG_MEL = LogMel(sample_rate=8000, n_fft=800, n_mels=16)
+
+
+def size_of(path):
+    """Width and height of a PNG, by its header."""
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    return tuple(int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
+
+
+def test_any_name_can_be_drawn(tmp_path):
+    row = pictures.Row("a\n\udcff$x_", np.zeros((16, 4)), np.zeros((16, 4)), 1.0)
+    pictures.side_by_side([row, row], "$", LOG_MEL, tmp_path / "x.png")
+    assert size_of(tmp_path / "x.png") == (1100, 640)
+
+
+def test_axes_and_colors(tmp_path, monkeypatch):
+    """Seconds and hertz; the attribution's colors are even around zero."""
+    drawn = []
+    monkeypatch.setattr(pictures, "_save", lambda figure, path: drawn.append(figure))
+    attribution = np.linspace(-1, 3, 64).reshape(16, 4)
+    row = pictures.Row("a", np.ones((16, 4)), attribution, 2.0)
+    pictures.side_by_side([row], "all", LOG_MEL, tmp_path / "x.png")
+    (figure,) = drawn
+    assert isinstance(figure, Figure)
+    left, right = figure.axes[:2]
+    assert left.get_xlim() == right.get_xlim() == (0, 2)
+    low, high = right.images[0].get_clim()
+    assert low == -high
+    assert 2.9 < high <= 3
+    assert [text.get_text() for text in left.get_yticklabels()] == [
+        *("200", "500", "1000", "2000"),
+    ]
+    # Row i is the band whose triangle peaks there: 1000 Hz is 1000 mel of 2146.
+    top = 2595 * np.log10(1 + 4000 / 700)
+    place = (2595 * np.log10(1 + 1000 / 700)) / top * 17 - 1
+    np.testing.assert_allclose(left.get_yticks()[2], place, atol=0.05)
