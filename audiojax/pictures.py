@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import os
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from audiojax import files
 from audiojax.audible import bands
 from audiojax.features import LogMel
+from audiojax.figures import drawable, save_png
 
 # Both can be read by the color-blind.
 LEVELS, SIGNED = "cividis", "PuOr_r"
@@ -55,7 +51,7 @@ def side_by_side(
         path: where the PNG is written.
     """
     figure = Figure(figsize=(11, 0.8 + 2.8 * len(rows)), layout="constrained")
-    figure.suptitle(_drawable(title), parse_math=False)
+    figure.suptitle(drawable([title])[0], parse_math=False)
     all_axes = figure.subplots(len(rows), 2, squeeze=False, sharey=True)
     for row, axes in zip(rows, all_axes, strict=True):
         end = float(np.quantile(np.abs(row.attribution), SHOWN)) or 1.0
@@ -70,12 +66,14 @@ def side_by_side(
         ]
         for ax, (values, what, label, colors) in zip(axes, drawn, strict=True):
             _draw(ax, values, row.seconds, log_mel, colors)
-            ax.set_title(_drawable(f"{row.name}: {what}"), parse_math=False, fontsize=9)
+            ax.set_title(
+                drawable([f"{row.name}: {what}"])[0], parse_math=False, fontsize=9
+            )
             figure.colorbar(ax.images[0], ax=ax, label=label)
         axes[0].set_ylabel("Hz")
     for ax in all_axes[-1]:
         ax.set_xlabel("seconds")
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def _draw(
@@ -96,19 +94,3 @@ def _draw(
     )
     ticks = [hertz for hertz in HERTZ if hertz < log_mel.sample_rate / 2]
     ax.set_yticks(bands(np.array(ticks, float), log_mel), list(map(str, ticks)))
-
-
-def _drawable(text: str) -> str:
-    """A name as a font can draw it, with a mark for each character that it can't."""
-    told = os.fsencode(text).decode(errors="replace")
-    return "".join(c if c.isprintable() else "\ufffd" for c in told)
-
-
-def _save(figure: Figure, path: epath.PathLike) -> None:
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A box is drawn for what no font here has.
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(buffer, format="png", dpi=100)
-    files.write_bytes(path, buffer.getvalue())
