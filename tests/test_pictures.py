@@ -25,7 +25,7 @@ def test_any_name_can_be_drawn(tmp_path):
 def test_axes_and_colors(tmp_path, monkeypatch):
     """Seconds and hertz; the attribution's colors are even around zero."""
     drawn = []
-    monkeypatch.setattr(pictures, "_save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(pictures, "save_png", lambda figure, path: drawn.append(figure))
     attribution = np.linspace(-1, 3, 64).reshape(16, 4)
     row = pictures.Row("a", np.ones((16, 4)), attribution, 2.0)
     pictures.side_by_side([row], "all", LOG_MEL, tmp_path / "x.png")
