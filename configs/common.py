@@ -88,7 +88,7 @@ def get_config() -> Config:
     # training step leaves out the last block's branch, rising evenly from the first.
     config.model.drop_path = 0.0
     # Keep less for the gradient: what is inside of a stage is computed again. For
-    # batches that an accelerator can't hold; takes about a third more time.
+    # batches that an accelerator can't hold; computes about a third more.
     config.model.remat = False
     # What to compute in, "float32" or "bfloat16"; parameters are float32.
     config.model.dtype = "float32"
