@@ -178,8 +178,10 @@ def test_the_first_process_alone_writes_and_speaks(alone, together):
         paths = {path.relative_to(folder) for path in folder.rglob("*")}
         return {path for path in paths if "checkpoints" not in path.parts}
 
-    pictures = {path.relative_to(workdir) for path in workdir.glob("*.png")}
-    assert written(workdir) == written(alone) | pictures
+    # What the command draws of the results, and `alone` was not made by it.
+    drawn = [*workdir.glob("*.png"), workdir / "report.html"]
+    expected = written(alone) | {path.relative_to(workdir) for path in drawn}
+    assert written(workdir) == expected
     (_, out, err), (_, other_out, other_err) = ends
     assert "epoch 4/4" in err
     assert "results.json" in out
