@@ -25,7 +25,7 @@ from absl import app, flags
 from etils import epath
 from tqdm import tqdm
 
-from audiojax import attribution, audible, command, files, pictures, predict, predictor
+from audiojax import attribution, audible, command, files, pictures, predict
 from audiojax.attribution import Curve
 from audiojax.errors import InputError, listed
 from audiojax.explainer import LIKENESS_LIMIT, METHODS, Explainer, Explanation
@@ -183,28 +183,14 @@ def run(workdirs: Sequence[str], names: Sequence[str]) -> bool:
         InputError: if nothing can be done; no sound has been read then.
     """
     options = flags.FLAGS
-    if not workdirs:
-        raise InputError(
-            f"no workdir among {listed(names, ', ') or 'the arguments'}; first give a "
-            "folder that audiojax.main filled"
-        )
-    if not names:
-        raise InputError("no sounds given; add files, folders, or - for standard input")
+    given = predict.named_sounds(workdirs, names)
     if not options.out:
         raise InputError("no --out; give the folder that is written to")
-    if names.count(predict.STDIN) > 1:
-        raise InputError("standard input can be read once only; give one -")
-    given = [clip for name in names for clip in predict.find(name)]
     problems = [clip for clip in given if isinstance(clip, InputError)]
     usable = [clip for clip in given if not isinstance(clip, InputError)]
     stems = names_of(usable)
     files.check_writable(epath.Path(options.out) / "explain.json")
-    opened = predictor.load(
-        *workdirs,
-        folds=predict.numbers("folds"),
-        seeds=predict.numbers("seeds"),
-        unfinished=options.unfinished,
-    )
+    opened = predict.load(workdirs)
     explainer = Explainer(opened, options.method)
     if options.target is not None:
         explainer.check_target(options.target)

@@ -180,6 +180,36 @@ def show(text: str) -> None:
             print(text, flush=True)
 
 
+def named_sounds(
+    workdirs: Sequence[str], names: Sequence[str]
+) -> list[Clip | InputError]:
+    """The sounds that a command's arguments name, or why one can't be used.
+
+    Raises:
+        InputError: if there is nothing to do.
+    """
+    if not workdirs:
+        raise InputError(
+            f"no workdir among {listed(names, ', ') or 'the arguments'}; first give a "
+            f"folder that audiojax.main filled, which holds {RESULTS}"
+        )
+    if not names:
+        raise InputError("no sounds given; add files, folders, or - for standard input")
+    if names.count(STDIN) > 1:
+        raise InputError("standard input can be read once only; give one -")
+    return [clip for name in names for clip in find(name)]
+
+
+def load(workdirs: Sequence[str]) -> predictor.Predictor:
+    """Opens the runs that the flags choose; raises as `predictor.load`."""
+    return predictor.load(
+        *workdirs,
+        folds=numbers("folds"),
+        seeds=numbers("seeds"),
+        unfinished=flags.FLAGS.unfinished,
+    )
+
+
 def run(workdirs: Sequence[str], names: Sequence[str]) -> bool:
     """Prints what is heard, and writes what the flags ask for.
 
@@ -190,26 +220,12 @@ def run(workdirs: Sequence[str], names: Sequence[str]) -> bool:
         InputError: if nothing can be done; no sound has been read then.
     """
     options = flags.FLAGS
-    if not workdirs:
-        raise InputError(
-            f"no workdir among {listed(names, ', ') or 'the arguments'}; first give a "
-            f"folder that audiojax.main filled, which holds {RESULTS}"
-        )
-    if not names:
-        raise InputError("no sounds given; add files, folders, or - for standard input")
-    if names.count(STDIN) > 1:
-        raise InputError("standard input can be read once only; give one -")
-    given = [clip for name in names for clip in find(name)]
+    given = named_sounds(workdirs, names)
     usable = [clip for clip in given if not isinstance(clip, InputError)]
     tracks = track_places(options.labels, usable) if options.labels else []
     for path in [*tracks, *filter(None, [options.embeddings])]:
         files.check_writable(path)
-    opened = predictor.load(
-        *workdirs,
-        folds=numbers("folds"),
-        seeds=numbers("seeds"),
-        unfinished=options.unfinished,
-    )
+    opened = load(workdirs)
     choice = choose(opened.classes)
     header, text = FORMATS[options.format]
     show(header)
