@@ -93,8 +93,12 @@ class Classifier:
         image = jnp.zeros((1, *self.image_shape))
         variables = jax.jit(lambda key: self.network.init(key, image, train=False))(key)
         if self.weights is not None:
-            new = (self.network.head, *self._new_paths(variables["params"]))
-            variables = pretrained.load(self.weights, variables, new=new)
+            variables = pretrained.load(
+                self.weights,
+                variables,
+                new=(self.network.head, *self._new_paths(variables["params"])),
+                unused=self._cut_paths(),
+            )
         channels = self.image_shape[-1]
         return {
             "params": variables["params"],
@@ -110,6 +114,12 @@ class Classifier:
         params, _ = models.split_params(self.network, params, self.new_stages)
         leaves = traverse_util.flatten_dict(params)
         return [".".join(path[:-1]) for path in leaves if path[-1] == "kernel"]
+
+    def _cut_paths(self) -> list[str]:
+        """Published paths of the stages that a cut network lacks."""
+        kept = models.stage_paths(self.network)
+        whole = models.stage_paths(self.network.clone(cut=None))
+        return [path for name in whole.keys() - kept.keys() for path in whole[name]]
 
     def logits(
         self,
@@ -250,6 +260,8 @@ def create(
         dropout=config.model.dropout,
         drop_path=config.model.drop_path,
         remat=config.model.remat,
+        cut=config.model.cut,
+        he_fan_out=config.model.he_fan_out,
         dtype=DTYPES[config.model.dtype],
         batch_norm_momentum=config.model.batch_norm_momentum,
         **options,

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import jax
 from absl import flags
 from absl import logging as absl_logging
+from ml_collections import config_flags
 
 from audiojax import files
 from audiojax.errors import InputError, Interrupted
@@ -65,6 +66,26 @@ def parse(config: flags.FlagHolder[Any] | None, argv: list[str]) -> list[str]:
         stop(_no_field(str(error.args[0])))
     except (TypeError, ValueError) as error:
         stop(f"can't use the config: {_line(error)}")
+
+
+def named_workdir(
+    argv: Sequence[str], config: flags.FlagHolder[Any], workdir: str | None
+) -> str:
+    """The workdir that a command with a config was given, or that of its config.
+
+    A plain argument, no config, or a name that is no text ends the program.
+    """
+    if argv[1:]:
+        stop(f"unknown argument {argv[1]!r}; values are given as --flag=value")
+    if config.value is None:
+        stop("no config given; add --config configs/NAME.py")
+    path = config_flags.get_config_filename(flags.FLAGS[config.name])
+    workdir = workdir or f"runs/{Path(path).stem}"
+    try:
+        os.path.abspath(workdir).encode()
+    except UnicodeEncodeError:
+        stop(f"--workdir is {workdir!r}; give a folder whose name is UTF-8 text")
+    return workdir
 
 
 def _with_ready_configs(argv: Sequence[str]) -> list[str]:

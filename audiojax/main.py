@@ -7,17 +7,15 @@ python -m audiojax.main --config configs/esc50_resnet.py [--workdir DIR]
 from __future__ import annotations
 
 import functools
-import os
 import shlex
 import sys
-from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
 from audiojax import command, report
 from audiojax import config as configs
-from audiojax.command import not_waiting, one_sentence, prepare, stop
+from audiojax.command import not_waiting, one_sentence, prepare
 from audiojax.training import grid, hosts, results, sweep
 
 # What each does of one config, and of all points of a config file's sweep.
@@ -60,17 +58,9 @@ def show(workdir: str) -> None:
 
 def main(argv: list[str]) -> None:
     """Runs one mode."""
-    if argv[1:]:
-        stop(f"unknown argument {argv[1]!r}; values are given as --flag=value")
-    if CONFIG.value is None:
-        stop("no config given; add --config configs/NAME.py")
+    workdir = command.named_workdir(argv, CONFIG, WORKDIR.value)
     path = config_flags.get_config_filename(flags.FLAGS["config"])
     given = config_flags.get_override_values(flags.FLAGS["config"])
-    workdir = WORKDIR.value or f"runs/{Path(path).stem}"
-    try:
-        os.path.abspath(workdir).encode()
-    except UnicodeEncodeError:
-        stop(f"--workdir is {workdir!r}; give a folder whose name is UTF-8 text")
     prepare()
     with not_waiting(), one_sentence(workdir):
         if MULTIHOST.value:

@@ -35,6 +35,8 @@ LATER = {
         "keep_batch_norm": False,
         "drop_path": 0.0,
         "remat": False,
+        "cut": None,
+        "he_fan_out": False,
     },
     "data": {"test_shifts": 0},
 }

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_dict
 from audiojax.augment import Augment
 from audiojax.config import Config
 from audiojax.features import PRESETS
+from audiojax.study import Study
 
 
 def features(preset: str) -> Config:
@@ -23,6 +24,11 @@ def features(preset: str) -> Config:
 def augment(**settings: Any) -> Config:
     """The fields of `Augment`, which tells what each does; those not given are off."""
     return ConfigDict(dataclasses.asdict(Augment(**settings)))
+
+
+def study(**settings: Any) -> Config:
+    """The fields of `Study`, which tells what each is, for `config.study`."""
+    return ConfigDict(dataclasses.asdict(Study(**settings)))
 
 
 def get_config() -> Config:
@@ -104,6 +110,11 @@ def get_config() -> Config:
     config.model.reinitialize = config_dict.placeholder(str)
     # In those stages BatchNorm is new too; with True it is as pretrained.
     config.model.keep_batch_norm = False
+    # Draw convolutions He-normal by fan-out, instead of by the family's own rule.
+    config.model.he_fan_out = False
+    # The first stage that is left out, and all after it with it: the head works on
+    # what is left. None: none is.
+    config.model.cut = config_dict.placeholder(str)
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"

@@ -109,7 +109,7 @@ def test_a_long_list_is_shortened(arrays):
 
 
 def test_stages_that_a_cut_network_lacks_may_be_left_unused(arrays):
-    network = Tiny(num_classes=7, cut="conv1")
+    network = Tiny(num_classes=7, cut="conv2")
     image = jnp.zeros((1, 32, 32, 3))
     variables = network.init(jax.random.key(0), image, train=False)
     with pytest.raises(InputError, match=r"unexpected: bn2\.bias"):

@@ -28,6 +28,7 @@ Stage = tuple[str, Sequence[Layer]]
 
 # The matrix of PyTorch's linear layer: uniform within one over the root of its inputs.
 _linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Network(nn.Module):
@@ -44,8 +45,8 @@ class Network(nn.Module):
         batch_norm_momentum: share of the running statistics kept in one step.
         axis_name: device axis that shares a batch, or None: batch statistics are
             averaged over it.
-        cut: name of the last stage to keep; None keeps all. The head then works on
-            the channels of that stage.
+        cut: name of the first stage that goes, and all after it with it; None keeps
+            all. The head then works on the channels of the last stage that is left.
         fixed_batch_norm: names of the stages whose BatchNorm normalizes by the running
             statistics in training too, and leaves them as they are.
         drop_path: rate at which training drops the residual branch of the last block,
@@ -53,6 +54,8 @@ class Network(nn.Module):
         remat: whether the gradient computes what is inside of a stage once more,
             instead of keeping it from the forward pass (Chen et al. 2016, arXiv
             1604.06174): less memory, more time.
+        he_fan_out: whether fresh convolutions are He-normal by fan-out (He et al.
+            2015, arXiv 1502.01852), instead of by the family's own rule.
     """
 
     num_classes: int
@@ -64,6 +67,7 @@ class Network(nn.Module):
     fixed_batch_norm: tuple[str, ...] = ()
     drop_path: float = 0.0
     remat: bool = False
+    he_fan_out: bool = False
 
     head: ClassVar[str]
     residual: ClassVar[bool] = False
@@ -105,7 +109,8 @@ class Network(nn.Module):
         Raises:
             InputError: there is no stage of that name.
         """
-        conv = partial(Conv, dtype=self.dtype, init=type(self).init_conv)
+        init = _he_fan_out if self.he_fan_out else type(self).init_conv
+        conv = partial(Conv, dtype=self.dtype, init=init)
         norm = partial(
             BatchNorm,
             epsilon=self.epsilon,
@@ -172,10 +177,16 @@ class _Group(nn.Module):
 def _kept_stages(
     network: Network, conv: Factory, norm: Factory, drop: Factory
 ) -> dict[str, Sequence[Layer]]:
-    stages = network.stages(conv, norm, drop)
-    if network.cut is not None:
-        del stages[_position(dict(stages), network.cut) + 1 :]
-    return dict(stages)
+    stages = dict(network.stages(conv, norm, drop))
+    if network.cut is None:
+        return stages
+    kept = list(stages)[: _position(stages, network.cut)]
+    if not kept:
+        raise InputError(
+            f"a network cut before its first stage {network.cut!r} has none left; "
+            f"choose one of {', '.join(list(stages)[1:])}"
+        )
+    return {name: stages[name] for name in kept}
 
 
 def block_stage(

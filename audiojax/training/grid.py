@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -39,17 +39,31 @@ def train(config: Config, workdir: epath.PathLike, fields: Fields) -> dict[str, 
     """
     points = _workdirs(workdir, fields).items()
     at = {folder: configs.at(config, point) for folder, point in points}
-    for folder, changed in at.items():
-        sweep.check(changed, folder)
+    train_all(at, lambda: _write(workdir, fields))
+    return _write(workdir, fields)
+
+
+def train_all(at: Mapping[str, Config], trained: Callable[[], object]) -> None:
+    """Trains the sweep of every config that is not done yet.
+
+    Args:
+        at: the configs by their workdirs.
+        trained: called after each of them.
+
+    Raises:
+        InputError: as `sweep.check` of any before the first is trained, and as
+            `sweep.train`.
+    """
+    for folder, config in at.items():
+        sweep.check(config, folder)
     # Runs that other processes hold are waited for when nothing else is left to do.
     for wait in (False, True):
-        for folder, changed in at.items():
-            if not sweep.is_done(changed, folder):
-                sweep.train(changed, folder, wait=wait)
-                # The next point has other programs; see `program.MOST_PROGRAMS`.
+        for folder, config in at.items():
+            if not sweep.is_done(config, folder):
+                sweep.train(config, folder, wait=wait)
+                # The next one has other programs; see `program.MOST_PROGRAMS`.
                 jax.clear_caches()
-                _write(workdir, fields)
-    return _write(workdir, fields)
+                trained()
 
 
 def _write(workdir: epath.PathLike, fields: Fields) -> dict[str, Any]:
