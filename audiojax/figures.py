@@ -42,6 +42,8 @@ STYLE: dict[Any, Any] = {
 
 # A run's steps and values.
 Curve = tuple[Sequence[float], Sequence[float]]
+# Mean and deviation by stage.
+Spreads = Mapping[str, tuple[float, float]]
 
 
 def average_precision(found: Mapping[str, float], counted: str) -> Figure:
@@ -162,6 +164,91 @@ def reliability(before: Reliability, after: Reliability | None) -> Figure:
     below.set_xlim(0, 1)
     below.set_xlabel("probability given")
     below.set_ylabel("count")
+    return figure
+
+
+def stage_scores(
+    panels: Mapping[str, Mapping[str, Spreads]],
+    levels: Mapping[str, tuple[float, float]],
+    stages: Sequence[str],
+    metric: str,
+) -> Figure:
+    """Draws a score against the stage: a panel for each thing that is done to it.
+
+    Args:
+        panels: by their titles, the lines of each: of some stages, mean and deviation.
+            The first line of a panel is drawn through, the second dashed.
+        levels: mean and deviation of what has no stage, a horizontal line in each.
+        stages: all of them, in the network's order.
+        metric: name of the score, a share of 1.
+    """
+    with mpl.rc_context(STYLE):
+        size = (3 + 0.55 * len(stages), 2.6 * len(panels))
+        figure = Figure(figsize=size, layout="constrained")
+        rows = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)
+    for axes, (title, lines) in zip(rows[:, 0], panels.items(), strict=True):
+        looks = zip(levels.items(), ((INK, "--"), (ORANGE, ":")), strict=False)
+        for (name, (mean, deviation)), (color, look) in looks:
+            axes.axhline(mean, color=color, ls=look, lw=1.2, label=name)
+            axes.axhspan(mean - deviation, mean + deviation, color=color, alpha=0.08)
+        looks = zip(lines.items(), ((BLUE, "o-"), (ORANGE, "s--")), strict=False)
+        for (name, spreads), (color, look) in looks:
+            chosen = [stage for stage in stages if stage in spreads]
+            places = [stages.index(stage) for stage in chosen]
+            means, deviations = zip(*(spreads[x] for x in chosen), strict=True)
+            axes.errorbar(
+                places, means, deviations, fmt=look, color=color, capsize=3, label=name
+            )
+        axes.set_title(title, fontsize=10)
+        axes.set_ylabel(metric)
+        axes.grid(alpha=0.2)
+        axes.legend(frameon=False, fontsize=8)
+    axes = rows[-1, 0]
+    axes.set_xticks(range(len(stages)), drawable(stages), rotation=45, ha="right")
+    axes.set_xlim(-0.5, len(stages) - 0.5)
+    return figure
+
+
+def heat_maps(
+    maps: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str]
+) -> Figure:
+    """Draws tables of numbers from 0 to 1 beside each other, the larger the stronger.
+
+    Args:
+        maps: by their titles, [rows, columns]; NaN where there is no number.
+        rows: what is on the left.
+        columns: what is below.
+    """
+    names = drawable(columns)
+    with mpl.rc_context(STYLE):
+        size = 1.2 + (1 + 0.42 * len(columns)) * len(maps), 1.8 + 0.42 * len(rows)
+        figure = Figure(figsize=size, layout="constrained")
+        found = figure.subplots(1, len(maps), sharey=True, squeeze=False)
+    for axes, (title, values) in zip(found[0], maps.items(), strict=True):
+        for (row, column), value in np.ndenumerate(values):
+            if np.isnan(value):
+                continue
+            depth = min(max(float(value), 0.0), 1.0)
+            # Nothing between, where neither white nor black could be read on it.
+            strong = depth > 0.5
+            depth = 0.6 + 0.4 * depth if strong else 0.04 + 0.6 * depth
+            corner = (column - 0.5, row - 0.5)
+            axes.add_patch(Rectangle(corner, 1, 1, color=BLUE, alpha=depth, lw=0))
+            axes.text(
+                column,
+                row,
+                f"{value:.2f}".removeprefix("0"),
+                ha="center",
+                va="center",
+                color="white" if strong else INK,
+                fontsize=7,
+            )
+        axes.set_title(title, fontsize=9)
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(rows)), drawable(rows), fontsize=8)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_aspect("equal")
     return figure
 
 

@@ -3,21 +3,19 @@
 python -m audiojax.report WORKDIR [WORKDIR ...] [--out FILE.html] [--sounds DIR]
 
 Without --out the page is `report.html` in the first workdir. With the folder of the
-data set's sounds, the mistakes can be heard and seen.
+data set's sounds, the mistakes can be heard and seen. A workdir may be that of a study
+(`transfer.py`).
 """
 
 from __future__ import annotations
 
 import base64
 import functools
-import importlib.metadata
-import importlib.resources
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import jinja2
 import numpy as np
 import soundfile
 from absl import app, flags
@@ -26,7 +24,7 @@ from markupsafe import Markup
 from matplotlib import image
 from sklearn import metrics
 
-from audiojax import clips, command, figures, files, sounds, summary
+from audiojax import clips, command, figures, files, html, sounds, study, summary
 from audiojax.classifier import Classifier
 from audiojax.errors import InputError
 from audiojax.summary import Fold, Mistake
@@ -83,10 +81,10 @@ def write_page(
     out: epath.PathLike | None = None,
     sound_folder: epath.PathLike | None = None,
 ) -> epath.Path:
-    """Writes the page of one workdir, or of several side by side.
+    """Writes the page of one workdir, or of several side by side, or of a study.
 
     Args:
-        workdirs: folders that training has filled.
+        workdirs: folders that training has filled; a study's alone.
         out: the file; None for `report.html` in the first workdir.
         sound_folder: where the data set's sound files lie, None to leave them out.
 
@@ -97,6 +95,8 @@ def write_page(
         InputError: if a workdir has no finished run or can't be read, the folder of
             sounds is not there, or the page can't be written.
     """
+    if any((epath.Path(folder) / study.TRANSFER).exists() for folder in workdirs):
+        return _write_study(workdirs, out)
     opened = [Workdir(workdir) for workdir in workdirs]
     path = epath.Path(out) if out else opened[0].path / PAGE
     files.check_writable(path)
@@ -109,30 +109,45 @@ def write_page(
 
 
 def _rendered(parts: Sequence[Mapping[str, Any]], with_sounds: bool) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("audiojax", "page"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda share: f"{share:.1%}"
-    style = importlib.resources.files("audiojax") / "page" / "report.css"
-    return environment.get_template("report.html").render(
+    return html.render(
+        "report.html",
         parts=parts,
-        style=Markup(style.read_text("utf-8")),
         with_sounds=with_sounds,
         data_differ=len({part["data_sum"] for part in parts}) > 1,
-        version=importlib.metadata.version("audiojax"),
         most_seconds=MOST_SECONDS,
     )
 
 
-def _shown(value: Any) -> Any:
-    """Text as a page can hold it; names may hold bytes that are no text."""
-    plain = isinstance(value, str) and not isinstance(value, Markup)
-    return figures.drawable([value])[0] if plain else value
+def _write_study(
+    workdirs: Sequence[epath.PathLike], out: epath.PathLike | None
+) -> epath.Path:
+    """Writes the page of a study, which is the one workdir.
+
+    Raises:
+        InputError: if there are others beside it, or as `study.read`.
+    """
+    if len(workdirs) > 1:
+        raise InputError(
+            f"one of {len(workdirs)} workdirs is a study's, whose page is of it alone; "
+            "give it alone, or the workdirs of its trainings, which lie in it"
+        )
+    folder = epath.Path(workdirs[0])
+    path = epath.Path(out) if out else folder / PAGE
+    files.check_writable(path)
+    found = study.read(folder)
+    drawings = [
+        (drawing, figures.svg(drawing.figure, drawing.name, *drawing.said))
+        for drawing in study.drawings(found)
+    ]
+    content = html.render(
+        "study.html",
+        name=folder.name or str(folder),
+        study=found,
+        saying=study.SAYING,
+        drawings=drawings,
+    )
+    files.write_bytes(path, content.encode())
+    return path
 
 
 def _part(opened: Workdir, key: str, folder: epath.Path | None) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from matplotlib.figure import Figure
 
-from audiojax import command, files, models, summary
+from audiojax import command, figures, files, models, summary
 from audiojax.classifier import Classifier
 from audiojax.errors import InputError, check_choice
 from audiojax.models import Network
@@ -44,6 +45,20 @@ SAYING = {
     "freeze": "frozen up to",
     "fusion": "drawn anew from",
     "cutoff": "cut before",
+    "probe": "probe of",
+    "random_probe": "probe, random, of",
+}
+
+
+# Panels of the picture, with the names and kinds of their lines.
+PANELS = {
+    "Frozen up to the stage": {"frozen": "freeze"},
+    "Drawn anew from the stage on": {"drawn anew": "fusion"},
+    "Cut before the stage": {"cut": "cutoff"},
+    "Linear probe of the stage, not trained": {
+        "probe, pretrained weights": "probe",
+        "probe, random weights": "random_probe",
+    },
 }
 
 
@@ -194,6 +209,67 @@ def read(workdir: epath.PathLike) -> dict[str, Any]:
     """
     advice = "type the study's command again, which writes it anew"
     return files.read_sealed(epath.Path(workdir) / TRANSFER, advice)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A picture of what a study found.
+
+    Attributes:
+        name: of its file, without the ending.
+        title: what it is called.
+        description: what is to be seen.
+        figure: the picture.
+    """
+
+    name: str
+    title: str
+    description: str
+    figure: Figure
+
+    @property
+    def said(self) -> tuple[str, str]:
+        """Title and description."""
+        return self.title, self.description
+
+
+def drawings(study: Mapping[str, Any]) -> list[Drawing]:
+    """The pictures of a `transfer.json`, as far as it has the numbers."""
+    found = [_score_drawing(study)] if _levels(study) else []
+    return found
+
+
+def _levels(study: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Mean and deviation of what has no stage, by its kind."""
+    return {
+        point["kind"]: (point["scores"]["mean"], point["scores"]["std"])
+        for point in study["points"]
+        if point["stage"] is None and point["scores"]
+    }
+
+
+def _score_drawing(study: Mapping[str, Any]) -> Drawing:
+    def spreads(kind: str) -> dict[str, tuple[float, float]]:
+        return {
+            point["stage"]: (point["scores"]["mean"], point["scores"]["std"])
+            for point in study["points"]
+            if point["kind"] == kind and point["scores"]
+        }
+
+    panels = {}
+    for title, kinds in PANELS.items():
+        lines = {name: spreads(kind) for name, kind in kinds.items()}
+        if lines := {name: line for name, line in lines.items() if line}:
+            panels[title] = lines
+    return Drawing(
+        "transfer",
+        f"{study['metric'].capitalize()} against the stage",
+        "A panel for each thing that is done to the network at a stage. Points are the "
+        "mean over folds and seeds, bars their standard deviation. The horizontal "
+        "lines are the unmodified network, trained from pretrained and from random "
+        "weights. The table has the numbers.",
+        figures.stage_scores(panels, _levels(study), study["stages"], study["metric"]),
+    )
 
 
 def as_csv(study: Mapping[str, Any]) -> str:

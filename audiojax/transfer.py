@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import app, flags
 from ml_collections import config_flags
 
-from audiojax import command, study
+from audiojax import command, report, study
 from audiojax import config as configs
 from audiojax.training import study as studies
 
@@ -38,7 +38,11 @@ def main(argv: Sequence[str], config: flags.FlagHolder) -> None:
         print(f"workdir {workdir}", flush=True)
         found = studies.train(config.value, workdir)
         print(study.table(found))
-        print(f"results      {workdir}/{study.TRANSFER}, {workdir}/{study.TABLE}")
+        print(
+            f"results      {workdir}/{study.TRANSFER}\n"
+            f"table        {workdir}/{study.TABLE}\n"
+            f"report       {report.write_page([workdir])}"
+        )
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from tests import processes
 # From the entrances down; a module imports only from lines below its own.
 LEVELS = [
     ["__init__"],
-    ["main"],
+    ["main", "transfer"],
     ["training"],
     ["explain"],
     ["report", "ensemble", "predict", "export"],
+    ["study", "html"],
     [
         "tables",
         "to_onnx",
@@ -36,6 +37,7 @@ LEVELS = [
 ]
 # The same inside of `training`.
 TRAINING = [
+    ["study"],
     ["grid"],
     ["sweep"],
     ["trainer", "results"],
@@ -119,7 +121,7 @@ def test_heavy_libraries_stay_in_their_rooms(repo_root, library, allowed):
 # What uses a trained model, and what it may not need for that.
 USERS = (
     *("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir"),
-    *("report", "summary", "figures", "calibration"),
+    *("report", "summary", "figures", "calibration", "study", "html"),
     *("explain", "explainer", "attribution", "audible", "pictures"),
 )
 

@@ -10,7 +10,7 @@ from etils import epath
 
 from audiojax import classifier as classifiers
 from audiojax import config as configs
-from audiojax import files, models, study
+from audiojax import figures, files, models, study
 from audiojax import task as tasks
 from audiojax.classifier import Classifier
 from audiojax.config import Config
@@ -133,6 +133,8 @@ def _write(planned: Plan, workdir: epath.PathLike) -> dict[str, Any]:
         folder = epath.Path(workdir)
         files.write_sealed(folder / TRANSFER, found)
         files.write_bytes(folder / TABLE, study.as_csv(found).encode())
+        for drawing in study.drawings(found):
+            figures.save_png(drawing.figure, folder / f"{drawing.name}.png")
     return found
 
 
