@@ -28,7 +28,7 @@ LEVELS = [
     ["command", "checkpoint"],
     ["classifier", "datasets"],
     ["pretrained"],
-    ["catalog", "scores", "calibration", "fingerprint"],
+    ["catalog", "scores", "calibration", "fingerprint", "similarity", "probe"],
     ["sounds", "audible"],
     ["task", "clips", "features", "models", "augment", "attribution"],
     ["locks", "files", "config"],
@@ -121,6 +121,7 @@ USERS = (
     *("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir"),
     *("report", "summary", "figures", "calibration"),
     *("explain", "explainer", "attribution", "audible", "pictures"),
+    *("similarity", "probe"),
 )
 
 
