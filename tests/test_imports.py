@@ -29,7 +29,7 @@ LEVELS = [
     ["command", "checkpoint"],
     ["classifier", "datasets"],
     ["pretrained"],
-    ["catalog", "scores", "calibration", "fingerprint"],
+    ["catalog", "scores", "calibration", "fingerprint", "similarity", "probe"],
     ["sounds", "audible"],
     ["task", "clips", "features", "models", "augment", "attribution"],
     ["locks", "files", "config"],
@@ -123,6 +123,7 @@ USERS = (
     *("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir"),
     *("report", "summary", "figures", "calibration", "study", "html"),
     *("explain", "explainer", "attribution", "audible", "pictures"),
+    *("similarity", "probe"),
 )
 
 
