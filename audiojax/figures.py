@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import warnings
@@ -212,7 +213,7 @@ def stage_scores(
 def heat_maps(
     maps: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str]
 ) -> Figure:
-    """Draws tables of numbers from 0 to 1 beside each other, the larger the stronger.
+    """Draws tables of numbers from 0 to 1, at most three a row, larger ones stronger.
 
     Args:
         maps: by their titles, [rows, columns]; NaN where there is no number.
@@ -221,10 +222,16 @@ def heat_maps(
     """
     names = drawable(columns)
     with mpl.rc_context(STYLE):
-        size = 1.2 + (1 + 0.42 * len(columns)) * len(maps), 1.8 + 0.42 * len(rows)
-        figure = Figure(figsize=size, layout="constrained")
-        found = figure.subplots(1, len(maps), sharey=True, squeeze=False)
-    for axes, (title, values) in zip(found[0], maps.items(), strict=True):
+        down = math.ceil(len(maps) / 3)
+        across = math.ceil(len(maps) / down)
+        width, height = 1 + 0.42 * len(columns), 1.8 + 0.42 * len(rows)
+        figure = Figure(
+            figsize=(1.2 + width * across, height * down), layout="constrained"
+        )
+        found = list(figure.subplots(down, across, sharey=True, squeeze=False).flat)
+    for axes in found[len(maps) :]:
+        axes.set_axis_off()
+    for axes, (title, values) in zip(found, maps.items(), strict=False):
         for (row, column), value in np.ndenumerate(values):
             if np.isnan(value):
                 continue

@@ -70,14 +70,24 @@ class Study:
         stages: the stages X, in the network's order; empty for all of them.
         choices: how it is done, a key of `CHOICES`: "ours", or as the one published
             "repetition" of the paper did it, to compare with its numbers.
+        clips: in how many clips, evenly spread over the data set, networks are compared
+            before and after training; 0: they are not.
+        layers: layers inside of stages in which they are compared beside all stages,
+            such as "denseblock1.denselayer2.conv2" (see `models.capture`).
     """
 
     stages: tuple[str, ...] = ()
     choices: str = "ours"
+    clips: int = 400
+    layers: tuple[str, ...] = ()
 
     def __post_init__(self):
-        """Checks the choice."""
+        """Checks the choice and the number."""
         check_choice("config.study.choices", self.choices, CHOICES)
+        if self.clips < 0:
+            raise InputError(
+                f"config.study.clips is {self.clips}; give a number of clips, or 0"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +123,7 @@ def points(study: Study, network: Network) -> list[Point]:
     Raises:
         InputError: if the network lacks a stage, or one is named twice.
     """
-    *stages, _ = models.stage_paths(network)
+    stages = models.stage_names(network)
     for stage in study.stages:
         if stage not in stages or study.stages.count(stage) > 1:
             what = "twice" if stage in stages else "which the network lacks"
@@ -130,6 +140,18 @@ def points(study: Study, network: Network) -> list[Point]:
             if (kind, stage) != ("cutoff", stages[0])
         ]
     return found
+
+
+def layers(study: Study, network: Network) -> tuple[str, ...]:
+    """Where networks are compared: all stages, each after the layers inside of it.
+
+    Layers that are in no stage come last, for `models.capture` to name.
+    """
+    found: list[str] = []
+    for stage in models.stage_names(network):
+        found += [name for name in study.layers if name.startswith(f"{stage}.")]
+        found.append(stage)
+    return (*found, *(name for name in study.layers if name not in found))
 
 
 def scores(workdir: epath.PathLike) -> dict[str, Any] | None:
@@ -236,7 +258,45 @@ class Drawing:
 def drawings(study: Mapping[str, Any]) -> list[Drawing]:
     """The pictures of a `transfer.json`, as far as it has the numbers."""
     found = [_score_drawing(study)] if _levels(study) else []
-    return found
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    for row in study["similarity"]:
+        if "problem" not in row:
+            by_name.setdefault(row["name"], []).append(row)
+    return found + _similarity_drawings(by_name) if by_name else found
+
+
+def _similarity_drawings(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> list[Drawing]:
+    """Heat maps of what is compared, each the mean over its folds and seeds."""
+
+    def mean(name: str, measure: str) -> np.ndarray:
+        return np.mean([row[measure] for row in rows[name]], axis=0)
+
+    names, (first, *_) = list(rows), next(iter(rows.values()))
+    layers, cka = first["layers"], {name: mean(name, "cka") for name in names}
+    tables = {
+        "linear CKA": np.array([np.diagonal(cka[name]) for name in names]),
+        "SVCCA": np.array([mean(name, "svcca") for name in names]),
+        "change of weights": np.array([mean(name, "change") for name in names]),
+    }
+    return [
+        Drawing(
+            "similarity",
+            "Similarity of the same layers",
+            "Before and after training, and after training with two seeds: how alike "
+            "features are, 1 for the same, and by what share of their norm weights "
+            "changed.",
+            figures.heat_maps(tables, names, layers),
+        ),
+        Drawing(
+            "layers",
+            "Similarity of all layers, by linear CKA",
+            "Rows are layers before training, or with the first seed; columns layers "
+            "after it, or with the other seed.",
+            figures.heat_maps(cka, layers, layers),
+        ),
+    ]
 
 
 def _levels(study: Mapping[str, Any]) -> dict[str, tuple[float, float]]:

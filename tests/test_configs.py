@@ -8,7 +8,7 @@ from flax import traverse_util
 from audiojax import classifier, models
 from audiojax.datasets import DATASETS
 from audiojax.task import TASKS
-from audiojax.training import trainer
+from audiojax.training import study, trainer
 from tests.conftest import REPO_ROOT
 
 NAMES = sorted(
@@ -30,9 +30,10 @@ PAPER_MODELS = {
 }
 # The paper's experiments, by file.
 PAPER = {
-    f"{data}_{family}": (data, name)
+    f"{kind}{data}_{family}": (data, name)
     for data in ("esc50", "urbansound8k", "gtzan")
     for family, name in PAPER_MODELS.items()
+    for kind in ("", "study_")
 }
 
 
@@ -47,7 +48,9 @@ def fields(config):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_changes_values_alone_and_names_what_there_is(name):
     config = load(name)
-    assert fields(config).keys() == fields(load("common")).keys()
+    own = {path for path in fields(config) if path[0] != "study"}
+    assert own == fields(load("common")).keys()
+    assert ("study" in config) == name.startswith("study_")
     assert config.data.name in DATASETS
     assert config.model.name in models.MODELS
     assert config.parallel in trainer.PARALLEL
@@ -57,7 +60,8 @@ def test_a_config_changes_values_alone_and_names_what_there_is(name):
 def test_a_config_tells_its_command(name):
     text = importlib.import_module(f"configs.{name}").__doc__ or ""
     config = load(name)
-    assert f"python -m audiojax.main --config configs/{name}.py" in text
+    command = "transfer" if name.startswith("study_") else "main"
+    assert f"python -m audiojax.{command} --config configs/{name}.py" in text
     assert ("--config.data.source_dir=" in text) == (config.data.name != "synthetic")
 
 
@@ -144,3 +148,15 @@ def test_parts_of_a_recipe_are_left_out_and_taken_in():
             assert differ == set(values)
     with pytest.raises(ValueError, match=r"no part 'mixup' .*'without_mixup'"):
         module.get_config("mixup")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("study_")])
+def test_a_study_names_stages_and_layers_and_clips_enough_of_its_network(name):
+    config = load(name)
+    config.model.pretrained = "none.safetensors"  # nothing is fetched
+    planned = study.plan(config.lock())
+    kinds = [point.kind for point, _ in planned.points]
+    chosen = len(config.study.stages)
+    first = config.study.stages[0] == planned.stages[0]
+    assert kinds.count("freeze") == kinds.count("fusion") == chosen
+    assert kinds.count("cutoff") == chosen - first

@@ -11,6 +11,7 @@ from etils import epath
 from audiojax import command, files
 from audiojax import config as configs
 from audiojax.config import Config
+from audiojax.datasets import Recordings
 from audiojax.training import hosts, results, sweep
 from audiojax.workdir import RESULTS
 
@@ -39,28 +40,41 @@ def train(config: Config, workdir: epath.PathLike, fields: Fields) -> dict[str, 
     """
     points = _workdirs(workdir, fields).items()
     at = {folder: configs.at(config, point) for folder, point in points}
+    check_all(at)
     train_all(at, lambda: _write(workdir, fields))
     return _write(workdir, fields)
 
 
-def train_all(at: Mapping[str, Config], trained: Callable[[], object]) -> None:
+def check_all(at: Mapping[str, Config]) -> None:
+    """Checks all that the configs and their workdirs alone tell.
+
+    Raises:
+        InputError: as `sweep.check` of any of them.
+    """
+    for folder, config in at.items():
+        sweep.check(config, folder)
+
+
+def train_all(
+    at: Mapping[str, Config],
+    trained: Callable[[], object],
+    recordings: Recordings | None = None,
+) -> None:
     """Trains the sweep of every config that is not done yet.
 
     Args:
         at: the configs by their workdirs.
         trained: called after each of them.
+        recordings: as in `sweep.train`, of all of them.
 
     Raises:
-        InputError: as `sweep.check` of any before the first is trained, and as
-            `sweep.train`.
+        InputError: as `sweep.train`.
     """
-    for folder, config in at.items():
-        sweep.check(config, folder)
     # Runs that other processes hold are waited for when nothing else is left to do.
     for wait in (False, True):
         for folder, config in at.items():
             if not sweep.is_done(config, folder):
-                sweep.train(config, folder, wait=wait)
+                sweep.train(config, folder, recordings=recordings, wait=wait)
                 # The next one has other programs; see `program.MOST_PROGRAMS`.
                 jax.clear_caches()
                 trained()

@@ -9,14 +9,14 @@ from typing import Any
 from etils import epath
 
 from audiojax import classifier as classifiers
+from audiojax import comparison, figures, files, models, study
 from audiojax import config as configs
-from audiojax import figures, files, models, study
 from audiojax import task as tasks
 from audiojax.classifier import Classifier
 from audiojax.config import Config
 from audiojax.errors import InputError
 from audiojax.study import FIELDS, TABLE, TRANSFER, Point, Study
-from audiojax.training import grid, hosts, results
+from audiojax.training import grid, hosts, measure, results, sweep
 from audiojax.workdir import RESULTS
 
 
@@ -55,7 +55,8 @@ def plan(config: Config) -> Plan:
 
     Raises:
         InputError: if it has none, its network is not the whole pretrained one, or as
-            `study.points`, `classifier.create` and `classifier.frozen_stages`.
+            `study.points`, `comparison.check_images`, `classifier.create` and
+            `classifier.frozen_stages`.
     """
     if "study" not in config:
         raise InputError(
@@ -78,7 +79,11 @@ def plan(config: Config) -> Plan:
                 "each stage itself; leave it None, and name stages in "
                 "config.study.stages"
             )
-    network = _training(base)[0].network
+    classifier, _ = _training(base)
+    network = classifier.network
+    if settings.clips:
+        layers = study.layers(settings, network)
+        comparison.check_images(classifier, settings.clips, layers)
     found: list[tuple[Point, str]] = []
     known: list[tuple[Any, str]] = []
     for point in study.points(settings, network):
@@ -86,8 +91,7 @@ def plan(config: Config) -> Plan:
         same = next((name for theirs, name in known if theirs == ours), point.name)
         known.append((ours, same))
         found.append((point, same))
-    *stages, _ = models.stage_paths(network)
-    return Plan(base, settings, tuple(stages), found)
+    return Plan(base, settings, models.stage_names(network), found)
 
 
 def _training(config: Config) -> tuple[Classifier, tuple[str, ...]]:
@@ -112,23 +116,41 @@ def train(config: Config, workdir: epath.PathLike) -> dict[str, Any]:
         What `transfer.json` holds, which is renewed after every training: the
         `points`, each with its `kind`, `stage`, the folder of its `training`, its
         `scores` as `study.scores` gives them, and, as `to_pretrained`, how they are
-        beside those of the unmodified network, see `study.beside`.
+        beside those of the unmodified network, see `study.beside`. At the end
+        come the `points` of `measure.probes`, and `similarity` as `measure.comparisons`
+        gives it.
 
     Raises:
-        InputError: as `plan` and `grid.train_all`.
+        InputError: as `plan`, `measure.fixed_clips`, `grid.check_all` and
+            `sweep.train`.
     """
     planned = plan(config)
     at = planned.configs(workdir)
+    grid.check_all(at)
+    recordings = sweep.load(planned.config)
+    clips = measure.fixed_clips(planned.study.clips, recordings)
+    grid.train_all(at, lambda: _write(planned, workdir), recordings)
+    _write(planned, workdir)
+    probes, comparisons = [], []
+    for kind, probe in (("pretrained", "probe"), ("random", "random_probe")):
+        folder = str(epath.Path(workdir) / kind)
+        trained = measure.open_trained(at[folder], folder, recordings)
+        probes += measure.probes(trained, workdir, probe)
+        if len(clips):
+            of = workdir, kind, planned.study, clips
+            comparisons += measure.comparisons(trained, *of)
+    return _write(planned, workdir, probes, comparisons)
 
-    def write() -> dict[str, Any]:
-        return _write(planned, workdir)
 
-    grid.train_all(at, write)
-    return write()
-
-
-def _write(planned: Plan, workdir: epath.PathLike) -> dict[str, Any]:
+def _write(
+    planned: Plan,
+    workdir: epath.PathLike,
+    probes: Sequence[dict[str, Any]] = (),
+    comparisons: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
     found = collect(planned, workdir)
+    found["points"] += probes
+    found["similarity"] = list(comparisons)
     if hosts.everyone().first:
         folder = epath.Path(workdir)
         files.write_sealed(folder / TRANSFER, found)
