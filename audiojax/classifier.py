@@ -140,7 +140,7 @@ class Classifier:
         Returns:
             The logits; in training a pair of them and the updated `batch_stats`.
         """
-        network, image = _network_arguments(variables, image)
+        network, image = network_arguments(variables, image)
         if not train:
             return self.network.apply(network, image, train=False)
         logits, updated = self.network.apply(
@@ -155,7 +155,7 @@ class Classifier:
 
         That is the last stage's mean over the image, [B, features] float32.
         """
-        network, image = _network_arguments(variables, image)
+        network, image = network_arguments(variables, image)
         found: Any
         logits, found = self.network.apply(
             network, image, train=False, mutable=["stages"]
@@ -166,7 +166,7 @@ class Classifier:
 
     def last_maps(self, variables: Variables, image: jax.Array) -> jax.Array:
         """Images as in `logits` to what the last stage makes of them, [B, H, W, F]."""
-        network, image = _network_arguments(variables, image)
+        network, image = network_arguments(variables, image)
         *_, last, _ = models.stage_paths(self.network)
         maps: Any = self.network.apply(network, image, train=False, until=last)
         return maps
@@ -209,10 +209,10 @@ class Classifier:
         return jax.tree.map(lambda x: x.mean(axis=0), found)
 
 
-def _network_arguments(
+def network_arguments(
     variables: Variables, image: jax.Array
 ) -> tuple[dict[str, Any], jax.Array]:
-    """The network's own variables, and the image standardized."""
+    """The network's own variables, and images [B, mel, frames, C] standardized."""
     mean, std = variables["input"]["mean"], variables["input"]["std"]
     image = (image - mean[None, None, None]) / std[None, None, None]
     return {name: variables[name] for name in ("params", "batch_stats")}, image

@@ -22,11 +22,12 @@ LEVELS = [
         "figures",
         "explainer",
         "pictures",
+        "comparison",
     ],
     ["predictor"],
     ["inference"],
     ["workdir"],
-    ["command", "checkpoint"],
+    ["command", "checkpoint", "activations"],
     ["classifier", "datasets"],
     ["pretrained"],
     ["catalog", "scores", "calibration", "fingerprint", "similarity", "probe"],
@@ -123,7 +124,7 @@ USERS = (
     *("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir"),
     *("report", "summary", "figures", "calibration", "study", "html"),
     *("explain", "explainer", "attribution", "audible", "pictures"),
-    *("similarity", "probe"),
+    *("similarity", "probe", "activations", "comparison"),
 )
 
 

@@ -9,12 +9,15 @@ from functools import partial
 from typing import Any
 
 from audiojax.errors import InputError
+from audiojax.models.capture import capture as capture
+from audiojax.models.capture import layer_params as layer_params
 from audiojax.models.densenet import DenseNet
 from audiojax.models.efficientnet import EfficientNetLite
 from audiojax.models.inception import InceptionV3
 from audiojax.models.network import Network as Network
 from audiojax.models.network import merge_params as merge_params
 from audiojax.models.network import split_params as split_params
+from audiojax.models.network import stage_names as stage_names
 from audiojax.models.network import stage_paths as stage_paths
 from audiojax.models.network import stages_from as stages_from
 from audiojax.models.resnet import ResNet

@@ -235,6 +235,11 @@ def _position(stages: Mapping[str, Any], name: str) -> int:
     return list(stages).index(name)
 
 
+def stage_names(network: Network) -> tuple[str, ...]:
+    """The names of the stages that give an image, in order: all but the head."""
+    return tuple(stage_paths(network))[:-1]
+
+
 def stages_from(network: Network, name: str) -> tuple[str, ...]:
     """The names of a stage and of all that follow it, to the head.
 
