@@ -45,14 +45,14 @@ def train(config: Config, workdir: epath.PathLike, fields: Fields) -> dict[str, 
     return _write(workdir, fields)
 
 
-def check_all(at: Mapping[str, Config]) -> None:
-    """Checks all that the configs and their workdirs alone tell.
+def check_all(at: Mapping[str, Config], *, named: bool = True) -> None:
+    """Checks all that the configs and their workdirs alone tell; see `sweep.check`.
 
     Raises:
-        InputError: as `sweep.check` of any of them.
+        InputError: as that, of any of them.
     """
     for folder, config in at.items():
-        sweep.check(config, folder)
+        sweep.check(config, folder, named=named)
 
 
 def train_all(

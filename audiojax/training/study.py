@@ -14,6 +14,7 @@ from audiojax import config as configs
 from audiojax import task as tasks
 from audiojax.classifier import Classifier
 from audiojax.config import Config
+from audiojax.datasets import Recordings
 from audiojax.errors import InputError
 from audiojax.study import FIELDS, TABLE, TRANSFER, Point, Study
 from audiojax.training import grid, hosts, measure, results, sweep
@@ -106,11 +107,17 @@ def _training(config: Config) -> tuple[Classifier, tuple[str, ...]]:
     return classifier, frozen
 
 
-def train(config: Config, workdir: epath.PathLike) -> dict[str, Any]:
-    """Trains every network of a study that is not trained yet.
+def train(
+    config: Config,
+    workdir: epath.PathLike,
+    *,
+    recordings: Recordings | None = None,
+) -> dict[str, Any]:
+    """Trains every network of a study that is not trained yet, and measures them.
 
     Each training is in a folder of its own in the workdir, which is a workdir like any
-    other, and may be given to several processes as such.
+    other. Several processes may be given the same workdir, and recordings stand for
+    what `config.data` names, as in `sweep.train`.
 
     Returns:
         What `transfer.json` holds, which is renewed after every training: the
@@ -126,8 +133,8 @@ def train(config: Config, workdir: epath.PathLike) -> dict[str, Any]:
     """
     planned = plan(config)
     at = planned.configs(workdir)
-    grid.check_all(at)
-    recordings = sweep.load(planned.config)
+    grid.check_all(at, named=recordings is None)
+    recordings = sweep.load(planned.config) if recordings is None else recordings
     clips = measure.fixed_clips(planned.study.clips, recordings)
     grid.train_all(at, lambda: _write(planned, workdir), recordings)
     _write(planned, workdir)

@@ -224,6 +224,43 @@ def test_a_cut_network_is_its_stages_and_a_head(small):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def flops(run, *arguments):
+    """By XLA's own count, of what is not compiled."""
+    return jax.jit(run).lower(*arguments).cost_analysis()["flops"]
+
+
+@every_network
+def test_a_cut_network_costs_what_its_stages_do(name):
+    """Its parameters and FLOPs are the sums of a table of stages, each run alone."""
+    network = models.create(name, 10)
+    image = jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.float32)
+    init = functools.partial(network.init, jax.random.key(0), train=False)
+    variables = jax.eval_shape(init, image)
+    stages, table, before = models.stage_names(network), {}, None
+    for stage in stages:
+        run = functools.partial(network.apply, train=False, after=before, until=stage)
+        own, _ = models.split_params(network, variables["params"], [stage])
+        count = sum(leaf.size for leaf in jax.tree.leaves(own))
+        table[stage] = count, flops(run, variables, image)
+        image, before = jax.eval_shape(run, variables, image), stage
+        table[stage] += (image.shape,)
+    image = jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.float32)
+    whole = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    for number in {1, len(stages) // 2, len(stages) - 1}:
+        cut = network.clone(cut=stages[number])
+        init = functools.partial(cut.init, jax.random.key(0), train=False)
+        variables = jax.eval_shape(init, image)
+        found = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        rows = [table[stage] for stage in stages[:number]]
+        (_, height, width, channels) = rows[-1][2]
+        assert found == sum(row[0] for row in rows) + 10 * channels + 10
+        assert found < whole
+        head = channels * (height * width + 1) + 2 * 10 * channels + 10
+        run = functools.partial(cut.apply, train=False)
+        expected = sum(row[1] for row in rows) + head
+        assert flops(run, variables, image) == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("argument", ["after", "until"])
 def test_an_unknown_stage_is_an_error_that_lists_the_stages(small, argument):
     network, variables, image = small
@@ -234,6 +271,8 @@ def test_an_unknown_stage_is_an_error_that_lists_the_stages(small, argument):
 def test_a_cut_at_an_unknown_stage_is_an_error():
     with pytest.raises(InputError, match="'layer9'; its stages are: conv1, layer1, "):
         models.stage_paths(models.create("resnet18", 10, cut="layer9"))
+    with pytest.raises(InputError, match="'conv1' has none left; choose one of layer1"):
+        models.stage_paths(models.create("resnet18", 10, cut="conv1"))
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

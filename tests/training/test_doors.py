@@ -245,9 +245,73 @@ def test_later_stages_are_drawn_anew(config, weights, keep):
     assert_equal(found["batch_stats"]["bn2"], source["batch_stats"]["bn2"])
 
 
+def test_convolutions_are_drawn_by_fan_out_if_asked(config, weights):
+    """He et al. 2015: variance 2 over a kernel's taps times its outputs."""
+    path, values = weights
+    model = {"reinitialize": "conv2", "keep_batch_norm": True, "he_fan_out": True}
+    kernels = [
+        create(config, pretrained=path, **model).init(jax.random.key(seed))["params"]
+        for seed in range(8)
+    ]
+    drawn = np.stack([params["conv2"]["kernel"] for params in kernels])
+    assert np.std(drawn) == pytest.approx(np.sqrt(2 / (3 * 3 * 16)), rel=0.03)
+    assert_equal(kernels[0]["conv1"], values["params"]["conv1"])
+    assert_equal(kernels[0]["bn2"], values["params"]["bn2"])
+
+
+def test_a_cut_network_has_the_weights_of_the_stages_that_are_left(config, weights):
+    path, values = weights
+    cut = create(config, pretrained=path, cut="conv2")
+    found = cut.init(KEY)
+    assert set(found["params"]) == {"conv1", "bn1", "fc"}
+    for name in ("conv1", "bn1"):
+        assert_equal(found["params"][name], values["params"][name])
+    assert_equal(found["batch_stats"]["bn1"], values["batch_stats"]["bn1"])
+    assert found["params"]["fc"]["kernel"].shape == (8, 3)
+
+
+def test_what_no_stage_has_is_refused_of_a_cut_network_too(config, weights, tmp_path):
+    _, values = weights
+    path = tmp_path / "tiny.safetensors"
+    more = pretrained.to_published(values) | {"conv3.weight": np.zeros(1, np.float32)}
+    pretrained.write(path, more)
+    with pytest.raises(InputError, match=r"1 parameter unexpected: conv3\.weight$"):
+        create(config, pretrained=str(path), cut="conv2").init(KEY)
+
+
+def test_frozen_to_the_head_is_a_linear_probe_by_the_same_optimizer(
+    config, image_batch
+):
+    """What trains is a linear layer on features that do not change."""
+    frozen = create(config, freeze="conv2")
+    variables = frozen.init(KEY)
+    trained, _ = models.split_params(frozen.network, variables["params"], ["head"])
+    state = steps.create_state(variables, ADAM, trained=trained)
+    step = jax.jit(steps.make_train_step(frozen, ADAM, trainable=["head"]))
+    _, features = frozen.outputs(variables, image_batch["image"])
+
+    def loss(fc):
+        logits = features @ fc["kernel"] + fc["bias"][None]
+        picked = optax.softmax_cross_entropy_with_integer_labels
+        return picked(logits, image_batch["label"]).mean()
+
+    fc = variables["params"]["fc"]
+    of_probe = ADAM.init(fc)
+    for _ in range(20):
+        state, _ = step(state, image_batch, KEY)
+        updates, of_probe = ADAM.update(jax.grad(loss)(fc), of_probe)
+        fc = optax.apply_updates(fc, updates)
+    for name in ("kernel", "bias"):
+        np.testing.assert_allclose(state.params["fc"][name], fc[name], atol=1e-4)
+    assert np.any(np.abs(fc["kernel"] - variables["params"]["fc"]["kernel"]) > 0.1)
+    assert_equal(state.batch_stats, variables["batch_stats"])
+
+
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
+        ({"cut": "layer9"}, "no stage 'layer9'; its stages are: conv1, conv2"),
+        ({"cut": "conv1"}, "first stage 'conv1' has none left; choose one of conv2"),
         ({"freeze": "layer9"}, "no stage 'layer9'; its stages are: conv1, conv2"),
         ({"freeze": "head"}, "leaves nothing to train; choose one of conv1, conv2"),
         ({"reinitialize": "layer9"}, "no stage 'layer9'; its stages are: conv1, conv2"),
