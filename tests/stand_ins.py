@@ -4,7 +4,8 @@ python -m tests.stand_ins audiojax.main --config configs/esc50_resnet.py
 
 Every network is the tiny one of the tests, under its own name and with weights of its
 own, and of a config one epoch is trained, on images of 16 x 16, for the first two folds
-and seeds. Flags, configs, data, files and all other code are the real ones.
+and seeds. A study takes all stages of that network, a few clips and images of 32 x 32.
+Flags, configs, data, files and all other code are the real ones.
 """
 
 import functools
@@ -50,6 +51,9 @@ def shorten(config: Config) -> None:
     config.optimizer.warmup_epochs, config.epochs = 0.0, 1
     config.sweep.folds = config.sweep.folds[:2]
     config.sweep.seeds = config.sweep.seeds[:2]
+    if "study" in config:
+        config.features.n_mels = config.features.frames = 32
+        config.study.update(stages=(), layers=(), clips=8)
 
 
 def parse(config, argv):

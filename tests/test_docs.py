@@ -282,7 +282,8 @@ def test_the_command_of_a_config_runs(run, name):
     text = importlib.import_module(f"configs.{name}").__doc__ or ""
     command = re.search(r"^python -m (.*\\\n)*.*$", text, re.MULTILINE)
     assert command
-    assert f"runs/{name}/results.json" in run(command[0])
+    results = "transfer" if name.startswith("study_") else "results"
+    assert f"runs/{name}/{results}.json" in run(command[0])
 
 
 @pytest.mark.slow
@@ -321,7 +322,7 @@ def test_what_is_not_run_is_shell_at_least(block):
 def test_names_are_those_of_the_project(path):
     """Also in prose, and where a block needs what is not here."""
     text = path.read_text()
-    config = common.get_config().to_dict()
+    config = common.get_config().to_dict() | {"study": common.study().to_dict()}
     fields = {".".join(field) for field in traverse_util.flatten_dict(config)}
     named = set(re.findall(r"\bconfig\.([a-z_]+(?:\.[a-z_]+)*)", text))
     assert named - fields - {"json", "py"} == set()  # config.json, config.py

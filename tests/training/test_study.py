@@ -73,7 +73,7 @@ def test_what_was_frozen_did_not_change(studied):
 
 
 def test_probes_and_similarity_are_of_every_stage(studied):
-    folder, _, found = studied
+    *_, found = studied
     probes = [row for row in found["points"] if row["training"] is None]
     places = [(row["kind"], row["stage"]) for row in probes]
     kinds = ("probe", "random_probe")
@@ -166,7 +166,7 @@ def test_what_can_t_be_studied_is_told_before_any_training(
 
 
 def test_a_config_without_a_study_is_told(tmp_path):
-    with pytest.raises(InputError, match="no field study, .* configs/study_esc10"):
+    with pytest.raises(InputError, match=r"no field study, .* configs/study_esc10"):
         study.train(trained.make_config().lock(), tmp_path)
 
 
