@@ -9,6 +9,7 @@ from etils import epath
 from audiojax.training import sweep
 from configs import demo, esc10_efficientnet
 from scripts.benchmark.common import environment
+from scripts.benchmark.frozen import print_frozen
 from scripts.benchmark.overhead import print_overhead
 from scripts.benchmark.waits import print_waits
 
@@ -20,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parts",
         nargs="+",
-        choices=["overhead", "waits"],
+        choices=["overhead", "waits", "frozen"],
         default=["overhead", "waits"],
     )
     parser.add_argument("--epochs", type=int, default=3)
@@ -33,13 +34,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """What checkpoints and metrics add to a training, and how it waits for data."""
+    """What checkpoints and metrics add, waiting for data, and what freezing saves."""
     print(environment("jax", "orbax.checkpoint"))
     with tempfile.TemporaryDirectory() as scratch:
         config = (esc10_efficientnet if args.source_dir else demo).get_config()
         config.data.source_dir = args.source_dir and str(args.source_dir)
         config.data.data_dir = str(args.data_dir or scratch)
         config.epochs, config.evaluate_every_epochs = args.epochs, 0
+        if "frozen" in args.parts:
+            print_frozen(config, args)
+        if args.parts == ["frozen"]:
+            return
         recordings = sweep.load(config)
         if "overhead" in args.parts:
             print_overhead(config, recordings, args, epath.Path(scratch))

@@ -176,6 +176,20 @@ def test_train_overhead(repo_root, weights):
 
 
 @pytest.mark.slow
+def test_frozen(repo_root):
+    """Less is computed and kept where less trains; of the head only its moments."""
+    out = run(repo_root, "train", "--parts", "frozen", "--rounds", 1)
+    whole, half, head = rows(out)
+    assert [whole[0], half[0], head[0]] == ["nothing", "up to conv1", "up to conv2"]
+    flops, memory = (
+        [float(cells[i]) for _, cells in (whole, half, head)] for i in (2, 3)
+    )
+    assert flops == sorted(flops, reverse=True)
+    assert memory == sorted(memory, reverse=True)
+    assert memory[2] == pytest.approx(2 * 4 * (16 * 10 + 10) / 1e6, abs=1e-3)
+
+
+@pytest.mark.slow
 def test_waits(repo_root):
     sizes = ("--rounds", 1, "--data_epochs", 1, "--epoch_clips", 64, "--step_ms", 20)
     out = run(repo_root, "train", "--parts", "waits", *sizes)
