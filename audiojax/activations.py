@@ -75,8 +75,9 @@ def batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """What layers give at each pixel, for a batch of images after the other.
 
-    All batches have one size, so that nothing is compiled twice: the last one is filled
-    up with copies of its last image, which are left out of what is given.
+    All batches have one size, so that a network is compiled once however often this is
+    called: the last one is filled up with copies of its last image, which are left out
+    of what is given.
 
     Args, Raises: as `pooled`.
 
@@ -88,11 +89,10 @@ def batches(
         raise InputError("no images to take features of; give one clip or more")
     network = classifier.network
     names = models.stage_names(network) if layers is None else tuple(layers)
-    size, variables = min(BATCH_SIZE, len(images)), jax.device_put(variables)
-    for first in range(0, len(images), size):
-        batch = np.asarray(images[first : first + size])
-        missing = size - len(batch)
-        filled = np.concatenate([batch, *[batch[-1:]] * missing])
+    variables = jax.device_put(variables)
+    for first in range(0, len(images), BATCH_SIZE):
+        batch = np.asarray(images[first : first + BATCH_SIZE])
+        filled = batch[np.minimum(np.arange(BATCH_SIZE), len(batch) - 1)]
         found = _features(network, names, pool, variables, filled)
         yield {name: np.asarray(found[name])[: len(batch)] for name in names}
 

@@ -91,7 +91,8 @@ def test_other_variables_and_sizes_of_the_last_batch_compile_nothing(tiny_classi
     activations.pooled(made, variables, make_images(made, 40))
     compiled = cache_size()
     other = made.init(jax.random.key(1))
-    activations.pooled(made, other, make_images(made, 70))
+    for count in (70, 5):
+        activations.pooled(made, other, make_images(made, count))
     assert cache_size() == compiled
 
 
