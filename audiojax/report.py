@@ -24,7 +24,17 @@ from markupsafe import Markup
 from matplotlib import image
 from sklearn import metrics
 
-from audiojax import clips, command, figures, files, html, sounds, study, summary
+from audiojax import (
+    clips,
+    command,
+    drawings,
+    figures,
+    files,
+    html,
+    sounds,
+    study,
+    summary,
+)
 from audiojax.classifier import Classifier
 from audiojax.errors import InputError
 from audiojax.summary import Fold, Mistake
@@ -135,16 +145,16 @@ def _write_study(
     path = epath.Path(out) if out else folder / PAGE
     files.check_writable(path)
     found = study.read(folder)
-    drawings = [
+    drawn = [
         (drawing, figures.svg(drawing.figure, drawing.name, *drawing.said))
-        for drawing in study.drawings(found)
+        for drawing in drawings.drawings(found)
     ]
     content = html.render(
         "study.html",
         name=folder.name or str(folder),
         study=found,
         saying=study.SAYING,
-        drawings=drawings,
+        drawings=drawn,
     )
     files.write_bytes(path, content.encode())
     return path

@@ -17,9 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
-from matplotlib.figure import Figure
 
-from audiojax import command, figures, files, models, summary
+from audiojax import command, files, models, summary
 from audiojax.classifier import Classifier
 from audiojax.errors import InputError, check_choice
 from audiojax.models import Network
@@ -50,16 +49,10 @@ SAYING = {
 }
 
 
-# Panels of the picture, with the names and kinds of their lines.
-PANELS = {
-    "Frozen up to the stage": {"frozen": "freeze"},
-    "Drawn anew from the stage on": {"drawn anew": "fusion"},
-    "Cut before the stage": {"cut": "cutoff"},
-    "Linear probe of the stage, not trained": {
-        "probe, pretrained weights": "probe",
-        "probe, random weights": "random_probe",
-    },
-}
+# Of each choice, what correlates the same layers (`comparison.MEASURES`).
+MEASURE = {"ours": "svcca", "repetition": "cca"}
+# Clips of the test fold in which the repetition compares networks: one batch.
+REPETITION_CLIPS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,8 +138,11 @@ def points(study: Study, network: Network) -> list[Point]:
 def layers(study: Study, network: Network) -> tuple[str, ...]:
     """Where networks are compared: all stages, each after the layers inside of it.
 
-    Layers that are in no stage come last, for `models.capture` to name.
+    Layers that are in no stage come last, for `models.capture` to name. The repetition
+    compares layers alone.
     """
+    if study.choices == "repetition":
+        return study.layers
     found: list[str] = []
     for stage in models.stage_names(network):
         found += [name for name in study.layers if name.startswith(f"{stage}.")]
@@ -184,7 +180,7 @@ def scores(workdir: epath.PathLike) -> dict[str, Any] | None:
 
 
 @functools.cache
-def _size(network: Network, image_shape: tuple[int, ...]) -> dict[str, Any]:
+def _size(network: Any, image_shape: tuple[int, ...]) -> dict[str, Any]:
     image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
     init = functools.partial(network.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), image)
@@ -196,7 +192,8 @@ def _size(network: Network, image_shape: tuple[int, ...]) -> dict[str, Any]:
 
 def size(classifier: Classifier) -> dict[str, Any]:
     """The number of `parameters`, and by XLA's count the `flops` of one image."""
-    return _size(classifier.network, classifier.image_shape)
+    network: Any = classifier.network  # by its annotations it has no hash
+    return _size(network, classifier.image_shape)
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -231,105 +228,6 @@ def read(workdir: epath.PathLike) -> dict[str, Any]:
     """
     advice = "type the study's command again, which writes it anew"
     return files.read_sealed(epath.Path(workdir) / TRANSFER, advice)
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawing:
-    """A picture of what a study found.
-
-    Attributes:
-        name: of its file, without the ending.
-        title: what it is called.
-        description: what is to be seen.
-        figure: the picture.
-    """
-
-    name: str
-    title: str
-    description: str
-    figure: Figure
-
-    @property
-    def said(self) -> tuple[str, str]:
-        """Title and description."""
-        return self.title, self.description
-
-
-def drawings(study: Mapping[str, Any]) -> list[Drawing]:
-    """The pictures of a `transfer.json`, as far as it has the numbers."""
-    found = [_score_drawing(study)] if _levels(study) else []
-    by_name: dict[str, list[Mapping[str, Any]]] = {}
-    for row in study["similarity"]:
-        if "problem" not in row:
-            by_name.setdefault(row["name"], []).append(row)
-    return found + _similarity_drawings(by_name) if by_name else found
-
-
-def _similarity_drawings(
-    rows: Mapping[str, Sequence[Mapping[str, Any]]],
-) -> list[Drawing]:
-    """Heat maps of what is compared, each the mean over its folds and seeds."""
-
-    def mean(name: str, measure: str) -> np.ndarray:
-        return np.mean([row[measure] for row in rows[name]], axis=0)
-
-    names, (first, *_) = list(rows), next(iter(rows.values()))
-    layers, cka = first["layers"], {name: mean(name, "cka") for name in names}
-    tables = {
-        "linear CKA": np.array([np.diagonal(cka[name]) for name in names]),
-        "SVCCA": np.array([mean(name, "svcca") for name in names]),
-        "change of weights": np.array([mean(name, "change") for name in names]),
-    }
-    return [
-        Drawing(
-            "similarity",
-            "Similarity of the same layers",
-            "Before and after training, and after training with two seeds: how alike "
-            "features are, 1 for the same, and by what share of their norm weights "
-            "changed.",
-            figures.heat_maps(tables, names, layers),
-        ),
-        Drawing(
-            "layers",
-            "Similarity of all layers, by linear CKA",
-            "Rows are layers before training, or with the first seed; columns layers "
-            "after it, or with the other seed.",
-            figures.heat_maps(cka, layers, layers),
-        ),
-    ]
-
-
-def _levels(study: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Mean and deviation of what has no stage, by its kind."""
-    return {
-        point["kind"]: (point["scores"]["mean"], point["scores"]["std"])
-        for point in study["points"]
-        if point["stage"] is None and point["scores"]
-    }
-
-
-def _score_drawing(study: Mapping[str, Any]) -> Drawing:
-    def spreads(kind: str) -> dict[str, tuple[float, float]]:
-        return {
-            point["stage"]: (point["scores"]["mean"], point["scores"]["std"])
-            for point in study["points"]
-            if point["kind"] == kind and point["scores"]
-        }
-
-    panels = {}
-    for title, kinds in PANELS.items():
-        lines = {name: spreads(kind) for name, kind in kinds.items()}
-        if lines := {name: line for name, line in lines.items() if line}:
-            panels[title] = lines
-    return Drawing(
-        "transfer",
-        f"{study['metric'].capitalize()} against the stage",
-        "A panel for each thing that is done to the network at a stage. Points are the "
-        "mean over folds and seeds, bars their standard deviation. The horizontal "
-        "lines are the unmodified network, trained from pretrained and from random "
-        "weights. The table has the numbers.",
-        figures.stage_scores(panels, _levels(study), study["stages"], study["metric"]),
-    )
 
 
 def as_csv(study: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ def get_config() -> Config:
         stages=("conv0", "denseblock1", "denseblock2", "denseblock3", "denseblock4"),
         # Where the published repetition compares features.
         layers=(
+            "conv0.conv0",
             "denseblock1.denselayer2.conv2",
             "denseblock1.denselayer6.conv2",
             "denseblock2.denselayer12.conv2",

@@ -58,6 +58,53 @@ def test_average_precision_shows_the_classes_that_occur(tmp_path, monkeypatch):
     assert image.imread(path).ndim == 3
 
 
+def test_scores_against_the_stage_stand_at_their_stages(monkeypatch):
+    drawn, levels = [], []
+
+    def errorbar(_, x, y, deviations, **options):
+        drawn.append((options["label"], list(x), list(y), list(deviations)))
+
+    monkeypatch.setattr(Axes, "errorbar", errorbar)
+    draw = Axes.axhline
+
+    def axhline(axes, y, **options):
+        levels.append(y)
+        return draw(axes, y, **options)
+
+    monkeypatch.setattr(Axes, "axhline", axhline)
+    panels = {
+        "frozen": {"freeze": {"b": (0.75, 0.125), "a": (0.5, 0.25)}},
+        "probe": {"one": {"c": (0.25, 0.0)}, "other": {"a": (0.125, 0.0)}},
+    }
+    level = {"pretrained": (0.875, 0.0), "random": (0.375, 0.0)}
+    figure = figures.stage_scores(panels, level, ("a", "b", "c"), "accuracy")
+    assert drawn == [
+        ("freeze", [0, 1], [0.5, 0.75], [0.25, 0.125]),
+        ("one", [2], [0.25], [0.0]),
+        ("other", [0], [0.125], [0.0]),
+    ]
+    assert levels == [0.875, 0.375] * 2
+    assert [axes.get_title() for axes in figure.axes] == ["frozen", "probe"]
+    ticks = [text.get_text() for text in figure.axes[-1].get_xticklabels()]
+    assert ticks == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5])
+def test_heat_maps_show_every_number(monkeypatch, tmp_path, count):
+    drawn = []
+    monkeypatch.setattr(Axes, "text", lambda _, x, y, t, **k: drawn.append((y, x, t)))
+    values = np.array([[1.0, 0.25, np.nan], [-0.02, 0.0, 1.5]])
+    maps = {f"map {i}": values for i in range(count)}
+    figure = figures.heat_maps(maps, ["one", "other"], ["a", "b", "c"])
+    expected = [(0, 0, "1.00"), (0, 1, ".25"), (1, 0, "-0.02"), (1, 1, ".00")]
+    assert drawn == [*expected, (1, 2, "1.50")] * count
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == list(maps)
+    monkeypatch.undo()
+    figures.save_png(figure, tmp_path / "maps.png")
+    assert image.imread(tmp_path / "maps.png").ndim == 3
+
+
 # Names of classes, as folders may have them, and what is to be seen of each.
 STRANGE = {
     "$x^2$": "$x^2$",

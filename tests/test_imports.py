@@ -13,7 +13,7 @@ LEVELS = [
     ["training"],
     ["explain"],
     ["report", "ensemble", "predict", "export"],
-    ["study", "html"],
+    ["study", "drawings", "html"],
     [
         "tables",
         "to_onnx",
@@ -122,7 +122,7 @@ def test_heavy_libraries_stay_in_their_rooms(repo_root, library, allowed):
 # What uses a trained model, and what it may not need for that.
 USERS = (
     *("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir"),
-    *("report", "summary", "figures", "calibration", "study", "html"),
+    *("report", "summary", "figures", "calibration", "study", "drawings", "html"),
     *("explain", "explainer", "attribution", "audible", "pictures"),
     *("similarity", "probe", "activations", "comparison"),
 )

@@ -14,11 +14,11 @@ from matplotlib import image
 from scipy import special, stats
 from sklearn import metrics
 
-from audiojax import files, report, summary
+from audiojax import drawings, files, report, study, summary
 from audiojax.errors import InputError
 from audiojax.task import TASKS
 from audiojax.workdir import Workdir
-from tests import test_deploy, trained
+from tests import studies, test_deploy, trained
 from tests.pages import CLASSES, Reader, make, page, runs_of
 
 SINGLE = TASKS["single_label"]
@@ -346,3 +346,22 @@ def test_the_page_in_a_browser(heard):
         assert shown.locator(":focus").inner_text() == "Skip to the content"
     assert said == []
     assert all(url.startswith((heard.as_uri(), "data:")) for url in asked)
+
+
+def test_a_study_has_a_page_of_its_own(tmp_path):
+    found = studies.made()
+    files.write_sealed(tmp_path / "w" / study.TRANSFER, found)
+    text, reader = page(tmp_path / "w", out=tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text("utf-8") == text
+    assert reader.row("pretrained")[:3] == ["2", "85.0%", "5.0%"]
+    frozen = ["2", "60.0%", "0.0%", "10.0% to 95.0%", "-25.0", "1,234"]
+    assert reader.row("frozen up to conv2") == frozen
+    assert reader.row("cut before conv2") == ["0", "no run yet"]
+    assert text.count("<svg") == len(drawings.drawings(found)) == 3
+    assert len(reader.ids) == len(set(reader.ids))
+
+
+def test_a_study_is_told_alone(tmp_path, workdir):
+    files.write_sealed(tmp_path / study.TRANSFER, studies.made())
+    with pytest.raises(InputError, match="one of 2 workdirs is a study's"):
+        report.write_page([workdir, tmp_path])

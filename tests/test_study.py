@@ -127,17 +127,6 @@ def test_the_table_and_the_csv_hold_every_score():
     assert rows[1:] == expected
 
 
-def test_the_pictures_are_of_what_there_is(tmp_path):
-    found = studies.made()
-    names = [drawing.name for drawing in study.drawings(found)]
-    assert names == ["transfer", "similarity", "layers"]
-    found["similarity"] = []
-    assert [drawing.name for drawing in study.drawings(found)] == ["transfer"]
-    for point in found["points"]:
-        point["scores"] = None
-    assert study.drawings(found) == []
-
-
 def test_a_damaged_study_is_told(tmp_path):
     files.write_sealed(tmp_path / study.TRANSFER, studies.made())
     assert study.read(tmp_path)["model"] == "tiny"

@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from audiojax import activations, calibration, comparison, files, models, probe, study
-from audiojax.classifier import Variables
+from audiojax.classifier import Classifier, Variables
 from audiojax.clips import by_clip
 from audiojax.config import Config
 from audiojax.datasets import Recordings
@@ -66,6 +66,19 @@ def open_trained(
     """The training of a config in its workdir."""
     data = trainer.open_data(config, recordings)
     return Trained(Trainer(config, data), Workdir(folder))
+
+
+def check_clips(classifier: Classifier, settings: study.Study) -> None:
+    """Checks that the clips are enough to compare the layers of a network.
+
+    Raises:
+        InputError: if not, or for a layer that the network lacks.
+    """
+    layers, count = study.layers(settings, classifier.network), settings.clips
+    if settings.choices == "repetition":
+        count = min(count, study.REPETITION_CLIPS)
+    if count:
+        comparison.check_images(classifier, count, layers)
 
 
 def fixed_clips(count: int, recordings: Recordings) -> np.ndarray:
@@ -178,32 +191,43 @@ def comparisons(
         workdir: of the study, where what was found is kept.
         kind: what the network begins with, such as "pretrained".
         settings: of the study.
-        clips: numbers of those in which networks are compared.
+        clips: numbers of those in which networks are compared; the repetition takes a
+            batch of the test fold.
 
     Returns:
         Of each comparison its `name`, `fold` and `seed`, and as `comparison.Comparison`
-        its `layers`, `cka`, `svcca` and `change`, or the `problem` that it has.
+        its `layers`, `cka`, `change` and, as "svcca" or "cca", its correlations; or the
+        `problem` that it has.
     """
     names = study.layers(settings, trained.trainer.classifier.network)
-    images = functools.cache(
-        lambda: np.concatenate([image for image, *_ in trained.images(clips)])
-    )
-    found = []
+    if not settings.clips or not names:
+        return []
+    measure, found = study.MEASURE[settings.choices], []
+
+    @functools.lru_cache(maxsize=1)
+    def images(numbers: tuple[int, ...]) -> np.ndarray:
+        batches = trained.images(np.array(numbers))
+        return np.concatenate([image for image, *_ in batches])
+
     for what, (first, of_first), (other, of_other) in _pairs(trained):
-
-        def compare(first=first, other=other, before=of_first, after=of_other):
-            sides = before(first), after(other)
-            return _compare(trained, *sides, images(), names)
-
-        path = epath.Path(workdir) / FOLDER / f"{kind}-{what}-{other.name}.json"
+        numbers = tuple(clips.tolist())
+        if settings.choices == "repetition":
+            test = trained.trainer.feed.split(other.fold).test
+            numbers = tuple(test[: study.REPETITION_CLIPS].tolist())
         asked = {
             **_seen(trained, [first, other]),
-            "clips": len(clips),
+            "clips": len(numbers),
             "layers": list(names),
         }
+
+        def compare(of=(first, of_first, other, of_other), numbers=numbers):
+            sides = of[1](of[0]), of[3](of[2])
+            return _compare(trained, *sides, images(numbers), names, measure)
+
+        path = epath.Path(workdir) / FOLDER / f"{kind}-{what}-{other.name}.json"
         told = {"name": f"{kind}, {NAMES[what]}", "fold": other.fold}
         row = {**told, "seed": other.seed, **_kept(path, asked, compare)}
-        if row.get("problem"):
+        if "problem" in row:
             logger.warning("%s, %s: %s", told["name"], other.name, row["problem"])
         found.append(row)
     return found
@@ -229,18 +253,19 @@ def _compare(
     after: Variables,
     images: np.ndarray,
     names: Sequence[str],
+    measure: str,
 ) -> dict[str, Any]:
     """The comparison as JSON holds it; features may have nothing to compare."""
     try:
         found = comparison.compare(
-            trained.trainer.classifier, before, after, images, names
+            trained.trainer.classifier, before, after, images, names, measure
         )
     except InputError as error:
         return {"layers": list(names), "problem": str(error)}
     return {
         "layers": list(names),
         "cka": found.cka.tolist(),
-        "svcca": found.correlation.tolist(),
+        measure: found.correlation.tolist(),
         "change": found.change.tolist(),
     }
 

@@ -9,8 +9,8 @@ from typing import Any
 from etils import epath
 
 from audiojax import classifier as classifiers
-from audiojax import comparison, figures, files, models, study
 from audiojax import config as configs
+from audiojax import drawings, figures, files, models, study
 from audiojax import task as tasks
 from audiojax.classifier import Classifier
 from audiojax.config import Config
@@ -56,7 +56,7 @@ def plan(config: Config) -> Plan:
 
     Raises:
         InputError: if it has none, its network is not the whole pretrained one, or as
-            `study.points`, `comparison.check_images`, `classifier.create` and
+            `study.points`, `measure.check_clips`, `classifier.create` and
             `classifier.frozen_stages`.
     """
     if "study" not in config:
@@ -82,9 +82,7 @@ def plan(config: Config) -> Plan:
             )
     classifier, _ = _training(base)
     network = classifier.network
-    if settings.clips:
-        layers = study.layers(settings, network)
-        comparison.check_images(classifier, settings.clips, layers)
+    measure.check_clips(classifier, settings)
     found: list[tuple[Point, str]] = []
     known: list[tuple[Any, str]] = []
     for point in study.points(settings, network):
@@ -143,9 +141,8 @@ def train(
         folder = str(epath.Path(workdir) / kind)
         trained = measure.open_trained(at[folder], folder, recordings)
         probes += measure.probes(trained, workdir, probe)
-        if len(clips):
-            of = workdir, kind, planned.study, clips
-            comparisons += measure.comparisons(trained, *of)
+        of = workdir, kind, planned.study, clips
+        comparisons += measure.comparisons(trained, *of)
     return _write(planned, workdir, probes, comparisons)
 
 
@@ -162,7 +159,7 @@ def _write(
         folder = epath.Path(workdir)
         files.write_sealed(folder / TRANSFER, found)
         files.write_bytes(folder / TABLE, study.as_csv(found).encode())
-        for drawing in study.drawings(found):
+        for drawing in drawings.drawings(found):
             figures.save_png(drawing.figure, folder / f"{drawing.name}.png")
     return found
 

@@ -25,7 +25,7 @@ def print_frozen(config: Config, args: argparse.Namespace) -> None:
     """
     config = configs.at(config, {"model.pretrained": None})
     stages = models.stage_names(_classifier(config).network)
-    choices = {"nothing": None}
+    choices: dict[str, str | None] = {"nothing": None}
     for stage in (stages[len(stages) // 2 - 1], stages[-1]):
         choices[f"up to {stage}"] = stage
     made = {
