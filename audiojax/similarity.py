@@ -156,7 +156,7 @@ class Moments:
         Raises:
             InputError: as `svcca`.
         """
-        check_examples(self.count, max(self._xy.shape))
+        check_examples(self.count, max(1, *self._xy.shape))
         for products, mean in ((self._xx, self._mean_x), (self._yy, self._mean_y)):
             _check_variance(np.trace(products) / self.count, mean)
         white_x, white_y = _whitener(self._xx, variance), _whitener(self._yy, variance)

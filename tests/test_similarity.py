@@ -196,6 +196,11 @@ def test_too_few_examples_are_refused_with_what_to_do(measure):
         measure(features(39), features(39, 3, seed=1))
 
 
+def test_no_examples_are_too_few():
+    with pytest.raises(InputError, match="0 examples are too few"):
+        similarity.Moments().correlations()
+
+
 def test_cka_of_noise_alone_is_refused():
     random = np.random.default_rng(2)
     x = np.repeat(random.normal(size=(2, 5)), 2, axis=0)
