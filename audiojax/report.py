@@ -47,7 +47,8 @@ MOST_SECONDS = 10.0
 RECIPE = (
     *("epochs", "batch_size", "optimizer.name", "optimizer.learning_rate"),
     *("optimizer.schedule", "optimizer.weight_decay", "optimizer.label_smoothing"),
-    *("optimizer.ema_decay", "model.dropout", "model.standardize", "model.freeze"),
+    *("optimizer.ema_decay", "model.dropout", "model.standardize"),
+    *("model.freeze", "model.reinitialize", "model.cut"),
     *("data.clip_mode", "data.clip_seconds", "data.balance", "data.split"),
     *("features.sample_rate", "features.n_mels", "features.frames"),
     "sweep.validation",

@@ -121,9 +121,9 @@ def train(
         What `transfer.json` holds, which is renewed after every training: the
         `points`, each with its `kind`, `stage`, the folder of its `training`, its
         `scores` as `study.scores` gives them, and, as `to_pretrained`, how they are
-        beside those of the unmodified network, see `study.beside`. At the end
-        come the `points` of `measure.probes`, and `similarity` as `measure.comparisons`
-        gives it.
+        beside those of the unmodified network, see `study.beside`. At the end come the
+        `points` of `measure.probes`, and `similarity` as `measure.comparisons` gives
+        it.
 
     Raises:
         InputError: as `plan`, `measure.fixed_clips`, `grid.check_all` and
@@ -135,7 +135,6 @@ def train(
     recordings = sweep.load(planned.config) if recordings is None else recordings
     clips = measure.fixed_clips(planned.study.clips, recordings)
     grid.train_all(at, lambda: _write(planned, workdir), recordings)
-    _write(planned, workdir)
     probes, comparisons = [], []
     for kind, probe in (("pretrained", "probe"), ("random", "random_probe")):
         folder = str(epath.Path(workdir) / kind)
