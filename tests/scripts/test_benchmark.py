@@ -75,7 +75,10 @@ def test_help_names_the_subjects(repo_root):
     for arguments, words in (
         (
             ["--help"],
-            ["{features,augment,models,data,train,sums,predict,export}", "compare the"],
+            [
+                "{features,augment,models,data,train,recipe,sums,predict,export}",
+                "compare the",
+            ],
         ),
         (["models", "--help"], ["--models", "PyTorch's networks and ours"]),
     ):
