@@ -128,7 +128,10 @@ def test_integrated_gradients_are_the_default(command, workdir, sounds, tmp_path
         (["{w}", "{s}/a.wav", "{s}/a.wav", "--out={s}/x"], "of the same name: "),
         (["{w}", "{s}/a.wav", "--out={s}/a.wav"], "can't be written ("),
         (["{w}", "{s}/a.wav", "--out={s}/x", "--target=bark"], "no class 'bark'; the"),
-        (["{w}", "{s}/a.wav", "--out={s}/x", "--seeds=5"], "no such run is finished"),
+        (
+            ["{w}", "{s}/a.wav", "--out={s}/x", "--seeds=5"],
+            "there is no seed 5; choose",
+        ),
         (["{w}", "{s}/a.wav", "--out={s}/x", "--folds=one"], "--folds is one; give nu"),
         (["{w}", "{s}/no.wav", "--out={s}/x"], "there is no such file or folder"),
     ],

@@ -23,7 +23,7 @@ LEVELS = [
         "pictures",
     ],
     ["predictor"],
-    ["inference"],
+    ["inference", "runs"],
     ["workdir"],
     ["command", "checkpoint"],
     ["classifier", "datasets"],
@@ -118,7 +118,8 @@ def test_heavy_libraries_stay_in_their_rooms(repo_root, library, allowed):
 
 # What uses a trained model, and what it may not need for that.
 USERS = (
-    *("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir"),
+    *("predict", "predictor", "inference", "runs", "tables", "sounds"),
+    *("ensemble", "workdir"),
     *("report", "summary", "figures", "calibration"),
     *("explain", "explainer", "attribution", "audible", "pictures"),
 )

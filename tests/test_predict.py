@@ -173,7 +173,7 @@ def told(monkeypatch, capsys):
         (["{w}", "-", "-"], "standard input can be read once only"),
         (["{w}", "{s}/a.wav", "--classes=hum,bark"], "there is no class 'bark'; the"),
         (["{w}", "{s}/a.wav", "--seeds=one"], "--seeds is one; give numbers"),
-        (["{w}", "{s}/a.wav", "--seeds=5"], "no such run is finished"),
+        (["{w}", "{s}/a.wav", "--seeds=5"], "there is no seed 5; choose"),
         (["{w}", "{s}/a.wav", "--overlap=1"], "overlap is 1.0; give a share"),
         (["{w}", "{s}/a.wav", "--embeddings={s}"], "is a folder; give the name"),
         (
