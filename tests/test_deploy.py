@@ -42,10 +42,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def classifier(mode):
+def classifier(mode, of):
     log_mel = LogMel(RATE, 400, (25.0,) * 3, (10.0,) * 3, 32, 32)
-    policy = ClipPolicy(mode, RATE)
-    return Classifier(Tiny(4), log_mel, LABELS, policy, None, task.TASKS["multi_label"])
+    policy = ClipPolicy(mode, RATE, num_windows=4)
+    return Classifier(Tiny(4), log_mel, LABELS, policy, None, task.TASKS[of])
 
 
 @pytest.fixture(scope="module", params=["pad", "repeat", "stretch"])
@@ -54,8 +54,9 @@ def model(request, tmp_path_factory):
     return make_model(request.param, tmp_path_factory.mktemp("model") / "model.onnx")
 
 
-def make_model(mode, path):
-    made = classifier(mode)
+def make_model(mode, path, of="multi_label"):
+    """An exported model: its file, mode, and what JAX makes of rows and sounds."""
+    made = classifier(mode, of)
     variables = made.init(jax.random.key(0))
     image = made.image(jnp.asarray(sound(1)[None], jnp.float32))
     head = variables["params"]["fc"]
@@ -63,10 +64,11 @@ def make_model(mode, path):
     head["kernel"] *= 3 / jnp.abs(made.logits(variables, image)).max()
     told = {
         "labels": list(LABELS),
-        "task": "multi_label",
+        "task": of,
         "sample_rate": RATE,
         "samples": RATE,
         "clip_mode": mode,
+        "num_windows": 4,
     }
     path.write_bytes(onnx_bytes(Trained(made, [variables], told)))
 

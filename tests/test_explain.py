@@ -106,7 +106,7 @@ def test_it_writes_pictures_sounds_and_numbers(command, workdir, sounds, tmp_pat
 
 
 def test_integrated_gradients_are_the_default(command, workdir, sounds, tmp_path):
-    status, _, _ = command(workdir, sounds / "a.wav", f"--out={tmp_path}/out")
+    status, told, _ = command(workdir, sounds / "a.wav", f"--out={tmp_path}/out")
     assert status == 0
     arrays = files.read_arrays(tmp_path / "out" / "a.npz")
     assert arrays["waveform_attribution"].shape == arrays["samples"].shape == (ROW,)
@@ -114,6 +114,10 @@ def test_integrated_gradients_are_the_default(command, workdir, sounds, tmp_path
     assert numbers["method"] == "integrated_gradients"
     difference = numbers["logit"] - numbers["logit_of_silence"]
     assert numbers["sum"] == pytest.approx(difference, rel=0.01)
+    completeness = numbers["completeness"]
+    assert completeness["sum"] == pytest.approx(numbers["sum"] / difference)
+    alone = f"{completeness['gradients_alone']:.1%}"
+    assert f"complete to 100.0% (gradients alone {alone})" in told
     assert not list((tmp_path / "out").glob("class*"))
 
 
@@ -125,7 +129,6 @@ def test_integrated_gradients_are_the_default(command, workdir, sounds, tmp_path
         (["{w}", "--out={s}/x"], "no sounds given; add files, folders, or -"),
         (["{w}", "{s}/a.wav"], "no --out; give the folder that is written to"),
         (["{w}", "-", "-", "--out={s}/x"], "standard input can be read once only"),
-        (["{w}", "{s}/a.wav", "{s}/a.wav", "--out={s}/x"], "of the same name: "),
         (["{w}", "{s}/a.wav", "--out={s}/a.wav"], "can't be written ("),
         (["{w}", "{s}/a.wav", "--out={s}/x", "--target=bark"], "no class 'bark'; the"),
         (
@@ -146,11 +149,11 @@ def test_bad_input_ends_in_a_sentence(command, workdir, sounds, arguments, sente
 
 def test_what_is_worthless_is_named(caplog):
     class Found:
-        worthless = rough = True
+        worthless = incomplete = True
 
     explain.warn({"a": Found()})  # pyright: ignore[reportArgumentType]
     assert "worthless, for they do not depend on the weights" in caplog.text
-    assert "rough: 64 steps leave the sum of the attribution off by more" in caplog.text
+    assert "incomplete: the sum of the attribution is off by more than" in caplog.text
     assert caplog.text.endswith(": a\n")
 
 

@@ -12,9 +12,10 @@ from audiojax import audible
 from audiojax.classifier import Classifier
 from audiojax.clips import ClipPolicy
 from audiojax.errors import InputError
-from audiojax.explainer import METHODS, Explainer
+from audiojax.explainer import Explainer
 from audiojax.features import LogMel, mel_corners
 from audiojax.inference import Member
+from audiojax.methods import METHODS
 from audiojax.models import Network
 from audiojax.predictor import Predictor
 from audiojax.task import TASKS
@@ -83,6 +84,11 @@ def test_the_parts_sum_to_the_difference_from_silence(found):
     difference = explained.logit - explained.silence
     assert explained.attribution.sum() == pytest.approx(difference, rel=0.01)
     assert explained.waveform.sum() == pytest.approx(difference, rel=0.01)
+    assert not explained.incomplete
+    total, alone = explained.sums
+    assert total == pytest.approx(explained.attribution.sum() / difference)
+    assert alone == pytest.approx(1, abs=0.02)
+    assert found("smooth_grad").sums is None
     # The logit as NumPy has it.
     energy = np.exp(explained.image)[BAND].sum(axis=(0, 1)) / 32 / 50
     assert explained.logit == pytest.approx(1e-2 * energy.sum(), rel=1e-4)

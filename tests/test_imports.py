@@ -13,6 +13,7 @@ LEVELS = [
     ["training"],
     ["explain"],
     ["report", "ensemble", "predict", "export"],
+    ["mistakes"],
     [
         "tables",
         "to_onnx",
@@ -23,7 +24,7 @@ LEVELS = [
         "pictures",
     ],
     ["predictor"],
-    ["inference", "runs"],
+    ["inference", "methods", "runs"],
     ["workdir"],
     ["command", "checkpoint"],
     ["classifier", "datasets"],
@@ -120,8 +121,8 @@ def test_heavy_libraries_stay_in_their_rooms(repo_root, library, allowed):
 USERS = (
     *("predict", "predictor", "inference", "runs", "tables", "sounds"),
     *("ensemble", "workdir"),
-    *("report", "summary", "figures", "calibration"),
-    *("explain", "explainer", "attribution", "audible", "pictures"),
+    *("report", "mistakes", "summary", "figures", "calibration"),
+    *("explain", "explainer", "methods", "attribution", "audible", "pictures"),
 )
 
 

@@ -182,7 +182,6 @@ def told(monkeypatch, capsys):
         ),
         (["{w}", "{s}/a.wav", "--labels={s}/a.wav/x"], "can't be written ("),
         (["{w}", "{s}", "--labels={s}/x.txt"], "one file, and there are 3 sounds"),
-        (["{w}", "{s}/a.wav", "{s}", "--labels={s}/x"], "tracks of the same name"),
     ],
 )
 def test_bad_input_ends_in_a_sentence(told, workdir, sounds, arguments, sentence):
@@ -193,6 +192,12 @@ def test_bad_input_ends_in_a_sentence(told, workdir, sounds, arguments, sentence
 def test_a_folder_of_training_that_has_no_results_is_no_sound(told, tmp_path, sounds):
     (tmp_path / "begun" / "fold1-seed0").mkdir(parents=True)
     assert "begun: no results.json" in told(tmp_path / "begun", sounds)
+
+
+def test_sounds_of_the_same_stem_have_names_of_their_own():
+    paths = ["a.wav", "b/a.mp3", "a-2.wav", "c/a.wav", "d/a-2.wav"]
+    expected = ["a", "a-3", "a-2", "a-4", "a-2-2"]
+    assert predict.file_names(paths) == expected
 
 
 def test_a_folder_without_sounds_is_told(tmp_path):
