@@ -58,10 +58,8 @@ def numbers(found: Explanation) -> dict[str, Any]:
         "logit": found.logit,
         "logit_of_silence": found.silence,
         "sum": float(found.attribution.sum(dtype=np.float64)),
-        "completeness": None if found.sums is None else found.sums[0],
-        "completeness_of_gradients_alone": None
-        if found.sums is None
-        else found.sums[1],
+        "completeness": found.sums
+        and dict(zip(("sum", "gradients_alone"), found.sums, strict=True)),
         "waveform_sum": None if waveform is None else float(waveform.sum()),
         "share": attribution.shares(len(found.deletion.probability)).tolist(),
         "deletion": curve(found.deletion),

@@ -94,7 +94,8 @@ def overlay(image: np.ndarray, attribution: np.ndarray) -> bytes:
     gray = (image - image.min()) / (np.ptp(image) or 1)
     positive = np.maximum(attribution, 0)
     share = 0.7 * np.clip(positive / (np.quantile(positive, SHOWN) or 1), 0, 1)
-    return _png((1 - share)[..., None] * gray[..., None] + share[..., None] * ORANGE)
+    mixed = ((1 - share) * gray)[..., None] + share[..., None] * ORANGE
+    return _png(np.clip(mixed, 0, 1))
 
 
 def _png(pixels: np.ndarray, **options: Any) -> bytes:

@@ -19,7 +19,6 @@ from audiojax.methods import METHODS
 from audiojax.models import Network
 from audiojax.predictor import Predictor
 from audiojax.task import TASKS
-from tests import trained
 
 RATE = 8000
 LOG_MEL = LogMel(sample_rate=RATE, n_fft=800, n_mels=32, frames=50)
@@ -207,18 +206,12 @@ def test_bad_input():
         Explainer(Predictor(members, {"a": ["x"], "b": ["x"]}))
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    config = trained.make_config("crop")
-    return trained.train(tmp_path_factory.mktemp("workdir"), config)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_trained_runs(workdir, method):
+def test_trained_runs(trained_of, method):
     """The sums, that all is repeatable, and that the map depends on the weights."""
-    model = audiojax.load(workdir.workdir)
-    clip = workdir.clips()[9]
+    model = audiojax.load(trained_of("crop").workdir)
+    clip = trained_of("crop").clips()[9]
     explainer = Explainer(model, method)
     explained = explainer.explain(clip)
     np.testing.assert_allclose(

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -40,13 +41,11 @@ def content(uri, kind):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(trained_of, tmp_path_factory):
     """A trained workdir of two seeds, and the folder of its sounds."""
-    folder = tmp_path_factory.mktemp("mistakes")
-    config = trained.make_config()
-    config.sweep.seeds = (0, 1)
-    found = trained.train(folder / "w", config)
-    return found, write_all_but_the_first(found, folder / "sounds")
+    found = trained_of("pad")
+    folder = tmp_path_factory.mktemp("mistakes") / "sounds"
+    return found, write_all_but_the_first(found, folder)
 
 
 def test_they_can_be_heard_and_seen(made):
@@ -90,14 +89,13 @@ def test_what_is_explained_is_the_class_said_by_the_average_of_the_seeds(
 
 def test_where_the_checkpoints_are_gone_only_the_explanation_is(made, tmp_path):
     found, folder = made
-    opened, wrong = wrong_of(found.workdir)
-    bare = pages.make(tmp_path / "bare", folds=(1,), classes=trained.CLASSES)
-    other = Workdir(bare)
-    other.config = opened.config
-    (row,) = mistakes.shown(wrong[1:2], other, mistakes.in_folder(folder))
+    shutil.copytree(found.workdir, tmp_path / "w")
+    shutil.rmtree(tmp_path / "w" / "fold1-seed1" / "checkpoints")
+    opened, wrong = wrong_of(tmp_path / "w")
+    (row,) = mistakes.shown(wrong[1:2], opened, mistakes.in_folder(folder))
     assert row["sound"]
     assert row["explanation"] is None
-    assert str(bare) in row["unexplained"]
+    assert "fold1-seed1" in row["unexplained"]
 
 
 def test_not_a_class_is_explained_by_that_class(tmp_path):

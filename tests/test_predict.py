@@ -38,11 +38,9 @@ app.run(main, flags_parser=functools.partial(command.parse, None))
 """
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    config = trained.make_config("crop")
-    config.sweep.seeds = (0, 1)
-    return trained.train(tmp_path_factory.mktemp("workdir"), config).workdir
+@pytest.fixture
+def workdir(trained_of):
+    return trained_of("crop").workdir
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from audiojax import files, mistakes, report, summary
 from audiojax.errors import InputError
 from audiojax.task import TASKS
 from audiojax.workdir import Workdir
-from tests import processes, test_deploy, test_mistakes, trained
+from tests import processes, test_deploy, test_mistakes
 from tests.pages import CLASSES, Reader, make, page, runs_of
 
 SINGLE = TASKS["single_label"]
@@ -215,10 +215,9 @@ def test_the_page_is_well_made(workdir, tmp_path, count):
 
 
 @pytest.fixture(scope="module")
-def heard(tmp_path_factory):
-    """A trained workdir, and the page with the sounds of its mistakes."""
-    folder = tmp_path_factory.mktemp("heard")
-    made = trained.train(folder / "w", trained.make_config())
+def heard(trained_of, tmp_path_factory):
+    """The page of a trained workdir with the sounds of its mistakes."""
+    folder, made = tmp_path_factory.mktemp("heard"), trained_of("pad")
     sounds = test_mistakes.write_all_but_the_first(made, folder / "sounds")
     find = mistakes.in_folder(sounds)
     return report.write_page([made.workdir], folder / "w.html", find)
