@@ -13,6 +13,7 @@ LEVELS = [
     ["training"],
     ["explain"],
     ["report", "ensemble", "predict", "export"],
+    ["mistakes"],
     [
         "tables",
         "to_onnx",
@@ -23,7 +24,7 @@ LEVELS = [
         "pictures",
     ],
     ["predictor"],
-    ["inference"],
+    ["inference", "methods", "runs"],
     ["workdir"],
     ["command", "checkpoint"],
     ["classifier", "datasets"],
@@ -118,9 +119,10 @@ def test_heavy_libraries_stay_in_their_rooms(repo_root, library, allowed):
 
 # What uses a trained model, and what it may not need for that.
 USERS = (
-    *("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir"),
-    *("report", "summary", "figures", "calibration"),
-    *("explain", "explainer", "attribution", "audible", "pictures"),
+    *("predict", "predictor", "inference", "runs", "tables", "sounds"),
+    *("ensemble", "workdir"),
+    *("report", "mistakes", "summary", "figures", "calibration"),
+    *("explain", "explainer", "methods", "attribution", "audible", "pictures"),
 )
 
 
