@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
@@ -57,12 +56,15 @@ def run(args: argparse.Namespace) -> None:
             OURS: lambda: ours.train([fold], epath.Path(scratch) / "run")
         }
         packages = ["jax"]
-        if importlib.util.find_spec("torch"):
+        split = ours.feed.split(fold.fold)
+        try:
+            importlib.import_module("torch")
             packages.append("torch")
-            split = ours.feed.split(fold.fold)
             contenders["PyTorch"] = lambda: train_in_torch(
                 config, data, split.train, split.test
             )
+        except ImportError:
+            print("torch can't be imported here: left out")
         print(environment(*packages))
         print(f"{args.config}, {config.epochs} epochs, {len(recordings)} clips")
         print("\n| | minutes | ours takes |\n|---|---|---|")
