@@ -27,63 +27,90 @@ NOISE = 0.15
 
 @dataclasses.dataclass(frozen=True)
 class Path:
-    """Where gradients are taken between the baseline, 0, and the input, 1.
+    """Steps from the baseline, 0, to the input, 1.
 
     Attributes:
-        positions: [steps].
-        weights: [steps], of each gradient in the sum.
+        edges: [steps + 1], where they begin and end.
+        middles: [steps], where gradients are taken.
     """
 
-    positions: np.ndarray
-    weights: np.ndarray
+    edges: np.ndarray
+    middles: np.ndarray
 
 
 def linear_path(steps: int = STEPS) -> Path:
-    """Gauss and Legendre's places, whose sum is nearest to the integral."""
-    places, weights = np.polynomial.legendre.leggauss(steps)
-    return Path(((places + 1) / 2).astype("f4"), (weights / 2).astype("f4"))
+    """Steps of one length."""
+    edges, middles = _even(steps)
+    return Path(edges, middles)
 
 
 def geometric_path(steps: int = STEPS, ratio: float = 1e7) -> Path:
-    """The same places in the logarithm of one plus `ratio` times the position.
+    """Even steps in the logarithm of one plus `ratio` times the position.
 
     For what is followed by a logarithm, as a waveform is: nearly all of a log-mel's
     change lies close to silence, where a linear path would hardly look.
     """
-    path, growth = linear_path(steps), np.log1p(ratio)
-    exponents = growth * path.positions.astype(np.float64)
-    positions = np.expm1(exponents) / ratio
-    weights = growth * path.weights * np.exp(exponents) / ratio
-    return Path(positions.astype("f4"), weights.astype("f4"))
+    growth = np.log1p(ratio)
+    edges, middles = (np.expm1(growth * x) / ratio for x in _even(steps))
+    return Path(edges, middles)
+
+
+def _even(steps: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(steps + 1) / steps, (np.arange(steps) + 0.5) / steps
 
 
 def integrated_gradients(
     score: Score, inputs: jax.Array, baseline: jax.Array, path: Path
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """Integrated Gradients: Sundararajan, Taly, Yan 2017, arXiv 1703.01365.
 
     The gradient's mean on the straight line from `baseline` to `inputs`, times their
-    difference. Its sum is the difference of their scores, up to the number of steps.
+    difference. Its sum should be the difference of their scores, their axiom of
+    completeness. On that line the gradient of a network with ReLUs jumps, so that
+    thousands of steps may not be enough. But of each step the sum is known, for it is
+    the score's own change: what the gradient in the middle misses of that is shared
+    out over the step's attributions in proportion to their sizes. It goes to 0 as
+    steps get shorter, and where the gradient is 0 nothing is added.
 
     Args:
         score: what is explained.
         inputs: one row, [...].
         baseline: what says nothing, [...].
-        path: where on the line; a multiple of `BATCH` places.
+        path: the steps on the line; their number is a multiple of `BATCH`.
 
     Returns:
-        The attribution, as large as `inputs`.
+        The attribution, as large as `inputs`, and what of its sum the gradients alone
+        would have missed.
     """
     change = inputs - baseline
 
-    def part(chunk: tuple[jax.Array, jax.Array]) -> jax.Array:
-        position, weight = (x.reshape(-1, *[1] * inputs.ndim) for x in chunk)
-        points = baseline[None] + position * change[None]
-        return (weight * _gradient(score, points)).sum(axis=0)
+    def points(positions: jax.Array) -> jax.Array:
+        return baseline[None] + _column(positions, inputs.ndim) * change[None]
 
-    chunks = jnp.asarray(path.positions), jnp.asarray(path.weights)
-    chunks = tuple(x.reshape(-1, BATCH) for x in chunks)
-    return change * jax.lax.map(part, chunks).sum(axis=0)
+    def part(chunk: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        middle, length, rise = chunk
+        found = _gradient(score, points(middle)) * change[None]
+        found = found * _column(length, inputs.ndim)
+        axes = tuple(range(1, found.ndim))
+        missed, size = rise - found.sum(axis=axes), jnp.abs(found)
+        total = size.sum(axis=axes)
+        share = jnp.where(total > 0, missed / jnp.where(total > 0, total, 1), 0)
+        found = found + _column(share, inputs.ndim) * size
+        return found.sum(axis=0), missed.sum()
+
+    steps = len(path.middles)
+    edges = jnp.asarray(np.pad(path.edges, (0, BATCH - 1), "edge"), jnp.float32)
+    scores = jax.lax.map(lambda x: score(points(x)), edges.reshape(-1, BATCH))
+    rises = jnp.diff(scores.reshape(-1)[: steps + 1])
+    chunks = path.middles, np.diff(path.edges), rises
+    chunks = tuple(jnp.asarray(x, jnp.float32).reshape(-1, BATCH) for x in chunks)
+    found, missed = jax.lax.map(part, chunks)
+    return found.sum(axis=0), missed.sum()
+
+
+def _column(numbers: jax.Array, ndim: int) -> jax.Array:
+    """Numbers [B] as [B, 1, ...], to go with rows of so many dimensions."""
+    return numbers.reshape(-1, *[1] * ndim)
 
 
 def smooth_grad(

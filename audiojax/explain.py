@@ -10,7 +10,6 @@ measures of its worth; of several sounds also pictures of each class.
 
 from __future__ import annotations
 
-import collections
 import functools
 import io
 import logging
@@ -28,31 +27,15 @@ from tqdm import tqdm
 from audiojax import attribution, audible, command, files, pictures, predict
 from audiojax.attribution import Curve
 from audiojax.errors import InputError, listed
-from audiojax.explainer import LIKENESS_LIMIT, METHODS, Explainer, Explanation
+from audiojax.explainer import LIKENESS_LIMIT, Explainer, Explanation
 from audiojax.features import LogMel, mel_corners
-from audiojax.inference import Clip
+from audiojax.methods import METHODS
 from audiojax.pictures import Row
 
 logger = logging.getLogger(__name__)
 
 # Of a class, the most probable ones.
 MOST_IN_SHEET = 12
-
-
-def names_of(usable: Sequence[Clip]) -> list[str]:
-    """What the files of each sound are called.
-
-    Raises:
-        InputError: if two would have one name.
-    """
-    stems = [epath.Path(str(clip)).stem for clip in usable]
-    times = collections.Counter(stems)
-    if twice := [str(c) for c, s in zip(usable, stems, strict=True) if times[s] > 1]:
-        raise InputError(
-            f"these would have explanations of the same name: {listed(twice, ', ')}; "
-            "give them in several commands, each with its --out"
-        )
-    return stems
 
 
 def numbers(found: Explanation) -> dict[str, Any]:
@@ -75,6 +58,8 @@ def numbers(found: Explanation) -> dict[str, Any]:
         "logit": found.logit,
         "logit_of_silence": found.silence,
         "sum": float(found.attribution.sum(dtype=np.float64)),
+        "completeness": found.sums
+        and dict(zip(("sum", "gradients_alone"), found.sums, strict=True)),
         "waveform_sum": None if waveform is None else float(waveform.sum()),
         "share": attribution.shares(len(found.deletion.probability)).tolist(),
         "deletion": curve(found.deletion),
@@ -165,15 +150,18 @@ def write_classes(
 def line(name: str, found: Explanation) -> str:
     """What is printed of a sound."""
     deletion, insertion = found.deletion, found.insertion
+    sums = ""
+    if found.sums is not None:
+        sums = "  complete to {:.1%} (gradients alone {:.1%})".format(*found.sums)
     return (
         f"{name}  {found.target} {found.probability:.2f}"
         f"  deletion {deletion.area:.2f} (random {deletion.random_area:.2f})"
         f"  insertion {insertion.area:.2f} (random {insertion.random_area:.2f})"
-        f"  redrawn weights {found.likeness.mean():.2f}"
+        f"  redrawn weights {found.likeness.mean():.2f}{sums}"
     )
 
 
-def run(workdirs: Sequence[str], names: Sequence[str]) -> bool:
+def run(workdirs: Sequence[str], sounds: Sequence[str]) -> bool:
     """Explains what the flags and arguments ask for.
 
     Returns:
@@ -183,12 +171,12 @@ def run(workdirs: Sequence[str], names: Sequence[str]) -> bool:
         InputError: if nothing can be done; no sound has been read then.
     """
     options = flags.FLAGS
-    given = predict.named_sounds(workdirs, names)
+    given = predict.named_sounds(workdirs, sounds)
     if not options.out:
         raise InputError("no --out; give the folder that is written to")
     problems = [clip for clip in given if isinstance(clip, InputError)]
     usable = [clip for clip in given if not isinstance(clip, InputError)]
-    stems = names_of(usable)
+    names = predict.file_names(usable)
     files.check_writable(epath.Path(options.out) / "explain.json")
     opened = predict.load(workdirs)
     explainer = Explainer(opened, options.method)
@@ -199,7 +187,7 @@ def run(workdirs: Sequence[str], names: Sequence[str]) -> bool:
     for problem in problems:
         predict.complain(problem)
     done: dict[str, Explanation] = {}
-    pairs = list(zip(usable, stems, strict=True))
+    pairs = list(zip(usable, names, strict=True))
     for clip, name in tqdm(pairs, disable=None, unit="sound", leave=False):
         try:
             found = explainer.explain(clip, options.target)
@@ -225,11 +213,11 @@ def warn(done: Mapping[str, Explanation]) -> None:
             "weights by more than %g): %s",
             *(LIKENESS_LIMIT, listed(bad, ", ")),
         )
-    if rough := [name for name, found in done.items() if found.rough]:
+    if bad := [name for name, found in done.items() if found.incomplete]:
         logger.warning(
-            "rough: %d steps leave the sum of the attribution off by more than 1 %% of "
-            "the difference of the logits: %s",
-            *(attribution.STEPS, listed(rough, ", ")),
+            "incomplete: the sum of the attribution is off by more than 1 %% of the "
+            "difference of the logits: %s",
+            listed(bad, ", "),
         )
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from audiojax import attribution
 from audiojax.attribution import Curve
-from audiojax.classifier import Classifier
 from audiojax.errors import InputError, check_choice, listed
 from audiojax.inference import BATCH_SIZE, Clip, Member, evaluated_rows
+from audiojax.methods import METHODS, Logit, Method, of_waveform
 from audiojax.predictor import Predictor
 from audiojax.pretrained import Variables
 
@@ -25,8 +24,8 @@ REDRAWN = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Explanation:
-    """What one class's logit comes from, in the row of a sound that has most of it.
+class Attribution:
+    """Where one class's logit comes from, in the row of a sound that has most of it.
 
     Attributes:
         predicted: the most probable class of the whole sound.
@@ -36,13 +35,9 @@ class Explanation:
         samples: [T] float32, what the image is of.
         image: [mel, frames, C], the log-mel.
         attribution: [mel, frames, C].
-        waveform: attribution [T] of the samples, by Integrated Gradients; None of
-            other methods.
         logit: of the target, of this row.
-        silence: the same of silence, the baseline.
-        deletion: the target's probability as the map's pixels get the mean level.
-        insertion: the same as they are put into an image of the mean level.
-        likeness: [REDRAWN], how like the map is to those of weights drawn anew.
+        missed: what of the attribution's sum the gradients of Integrated Gradients
+            alone would have missed; None of other methods.
     """
 
     predicted: str
@@ -52,120 +47,55 @@ class Explanation:
     samples: np.ndarray
     image: np.ndarray
     attribution: np.ndarray
-    waveform: np.ndarray | None
     logit: float
-    silence: float
-    deletion: Curve
-    insertion: Curve
-    likeness: np.ndarray
+    missed: float | None
 
     @property
     def map(self) -> np.ndarray:
         """The attribution of all channels together, [mel, frames]."""
         return self.attribution.sum(axis=-1)
 
+
+@dataclasses.dataclass(frozen=True)
+class Explanation(Attribution):
+    """The same, down to the waveform, and what it is worth.
+
+    Attributes:
+        waveform: attribution [T] of the samples, by Integrated Gradients; None of
+            other methods.
+        silence: the target's logit of silence, the baseline.
+        deletion: the target's probability as the map's pixels get the mean level.
+        insertion: the same as they are put into an image of the mean level.
+        likeness: [REDRAWN], how like the map is to those of weights drawn anew.
+    """
+
+    waveform: np.ndarray | None
+    silence: float
+    deletion: Curve
+    insertion: Curve
+    likeness: np.ndarray
+
     @property
-    def rough(self) -> bool:
+    def sums(self) -> tuple[float, float] | None:
+        """Of Integrated Gradients the attribution's sum, and what gradients alone give.
+
+        Both as shares of the difference of the logits from silence's, which the first
+        should be: 1 is complete. None of other methods.
+        """
+        if self.missed is None:
+            return None
+        difference, total = self.logit - self.silence, float(self.attribution.sum())
+        return total / difference, (total - self.missed) / difference
+
+    @property
+    def incomplete(self) -> bool:
         """Whether Integrated Gradients' sum is off by more than a hundredth."""
-        if self.waveform is None:
-            return False
-        difference = self.logit - self.silence
-        found = self.attribution.sum(dtype=np.float64)
-        return bool(abs(found - difference) > 0.01 * abs(difference))
+        return self.sums is not None and not abs(self.sums[0] - 1) <= 0.01
 
     @property
     def worthless(self) -> bool:
         """Whether the map does not depend on the weights."""
         return bool(self.likeness.mean() > LIKENESS_LIMIT)
-
-
-def integrated_gradients(
-    classifier: Classifier,
-    variables: Variables,
-    target: jax.Array,
-    image: jax.Array,
-    silence: jax.Array,
-    key: jax.Array,
-) -> jax.Array:
-    """See `attribution.integrated_gradients`; the baseline is the image of silence.
-
-    Not the mean of the training clips: only some workdirs know it, and silence is what
-    a part of a sound that is taken away leaves.
-    """
-    del key
-    score = functools.partial(_score, classifier, variables, target)
-    path = attribution.linear_path()
-    return attribution.integrated_gradients(score, image, silence, path)
-
-
-def smooth_grad(
-    classifier: Classifier,
-    variables: Variables,
-    target: jax.Array,
-    image: jax.Array,
-    silence: jax.Array,
-    key: jax.Array,
-) -> jax.Array:
-    """See `attribution.smooth_grad`."""
-    del silence
-    score = functools.partial(_score, classifier, variables, target)
-    return attribution.smooth_grad(score, image, key)
-
-
-def grad_cam(
-    classifier: Classifier,
-    variables: Variables,
-    target: jax.Array,
-    image: jax.Array,
-    silence: jax.Array,
-    key: jax.Array,
-) -> jax.Array:
-    """See `attribution.grad_cam`; each channel of the image has an equal part.
-
-    Of the image as it is, where evaluation averages over shifts of it.
-    """
-    del silence, key
-    maps = classifier.last_maps(variables, image[None])[0]
-
-    def head(maps: jax.Array) -> jax.Array:
-        return classifier.head_logits(variables, maps)[:, target]
-
-    found = attribution.grad_cam(head, maps, (image.shape[0], image.shape[1]))
-    return jnp.broadcast_to(found[..., None], image.shape) / image.shape[-1]
-
-
-Method = Callable[
-    [Classifier, Variables, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array
-]
-METHODS: dict[str, Method] = {
-    "integrated_gradients": integrated_gradients,
-    "smooth_grad": smooth_grad,
-    "grad_cam": grad_cam,
-}
-
-
-def waveform_gradients(
-    classifier: Classifier,
-    variables: Variables,
-    target: jax.Array,
-    audio: jax.Array,
-    length: jax.Array | None,
-) -> jax.Array:
-    """Integrated Gradients [T] of a waveform [T], whose baseline are zeros."""
-
-    def score(batch: jax.Array) -> jax.Array:
-        lengths = None if length is None else jnp.full(len(batch), length)
-        image = classifier.image(batch, lengths)
-        return _score(classifier, variables, target, image)
-
-    path = attribution.geometric_path()
-    return attribution.integrated_gradients(score, audio, jnp.zeros_like(audio), path)
-
-
-def _score(
-    classifier: Classifier, variables: Variables, target: jax.Array, image: jax.Array
-) -> jax.Array:
-    return classifier.test_logits(variables, image)[:, target]
 
 
 class _Programs:
@@ -176,8 +106,16 @@ class _Programs:
         self.columns = member.columns
         classifier = member.classifier
         self.logits = jax.jit(classifier.test_logits)
-        self.attribution = jax.jit(functools.partial(method, classifier))
-        self.waveform = jax.jit(functools.partial(waveform_gradients, classifier))
+        self.attribution = jax.jit(
+            lambda variables, target, *given: method(
+                Logit(classifier, variables, target), *given
+            )
+        )
+        self.waveform = jax.jit(
+            lambda variables, target, *given: of_waveform(
+                Logit(classifier, variables, target), *given
+            )
+        )
         self._draw = jax.jit(dataclasses.replace(classifier, weights=None).init)
 
     def redrawn(self, key: jax.Array) -> list[Variables]:
@@ -227,9 +165,9 @@ class Explainer:
                 f"{listed(self.classes, ', ', 60)}"
             )
 
-    def explain(
+    def attribute(
         self, clip: Clip, target: str | None = None, seed: int = 0
-    ) -> Explanation:
+    ) -> Attribution:
         """What a class's logit comes from.
 
         Of several rows that evaluation averages over, that one is explained whose
@@ -247,7 +185,7 @@ class Explainer:
         if target is not None:
             self.check_target(target)
         starts, rows, own = evaluated_rows(clip, self.classifier)
-        length = own if self.classifier.clip_policy.mode == "stretch" else None
+        length = own if self._stretched else None
         images = [self._image_of(row, length) for row in rows]
         logits = np.concatenate([self.logits(image[None]) for image in images])
         if not np.isfinite(logits).all():
@@ -259,35 +197,49 @@ class Explainer:
         predicted = int(whole.argmax())
         number = predicted if target is None else self.classes.index(target)
         best = int(logits[:, number].argmax())
-        image, row = images[best], rows[best]
-        silence = self._image_of(np.zeros_like(row), length)
-        smooth, rolls, draws = jax.random.split(jax.random.key(seed), 3)
-        found = self._attributed(None, number, image, silence, smooth)
-        shuffled = [
-            self._attributed(key, number, image, silence, smooth).sum(axis=-1)
-            for key in jax.random.split(draws, REDRAWN)
-        ]
-        flat = found.sum(axis=-1)
-        # Silence is so far from what was trained on that masks of any kind break the
-        # network at once: what is deleted gets the mean level of the image.
-        level = np.broadcast_to(image.mean(axis=(0, 1), keepdims=True), image.shape)
-        deletion, insertion = attribution.curves(
-            lambda batch: self._probability(batch, number), image, level, flat, rolls
-        )
-        return Explanation(
+        samples = rows[best][:length]
+        found, missed = self._attributed(number, images[best], samples, seed)
+        return Attribution(
             predicted=self.classes[predicted],
             target=self.classes[number],
             probability=float(self._task.probabilities(whole[None])[0, number]),
             start=float(starts[best]),
-            samples=row[:length],
-            image=image,
+            samples=samples,
+            image=images[best],
             attribution=found,
-            waveform=self._of_waveform(row, length, number),
             logit=float(logits[best, number]),
+            missed=missed,
+        )
+
+    def explain(
+        self, clip: Clip, target: str | None = None, seed: int = 0
+    ) -> Explanation:
+        """What `attribute` finds, down to the waveform, and what it is worth.
+
+        Takes and raises the same.
+        """
+        found = self.attribute(clip, target, seed)
+        number, image = self.classes.index(found.target), found.image
+        rolls, draws = jax.random.split(jax.random.key(seed + 1))
+        redrawn = [
+            self._attributed(number, image, found.samples, seed, key)[0].sum(axis=-1)
+            for key in jax.random.split(draws, REDRAWN)
+        ]
+        # Silence is so far from what was trained on that masks of any kind break the
+        # network at once: what is deleted gets the mean level of the image.
+        level = np.broadcast_to(image.mean(axis=(0, 1), keepdims=True), image.shape)
+        deletion, insertion = attribution.curves(
+            lambda batch: self._probability(batch, number),
+            *(image, level, found.map, rolls),
+        )
+        silence = self._silence(found.samples)
+        return Explanation(
+            **vars(found),
+            waveform=self._of_waveform(found.samples, number),
             silence=float(self.logits(silence[None])[0, number]),
             deletion=deletion,
             insertion=insertion,
-            likeness=np.array([attribution.likeness(flat, x) for x in shuffled]),
+            likeness=np.array([attribution.likeness(found.map, x) for x in redrawn]),
         )
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -307,38 +259,54 @@ class Explainer:
         logits = np.concatenate([self.logits(part) for part in parts])
         return self._task.probabilities(logits)[: len(images), number]
 
+    @property
+    def _stretched(self) -> bool:
+        return self.classifier.clip_policy.mode == "stretch"
+
     def _image_of(self, row: np.ndarray, length: int | None) -> np.ndarray:
         lengths = [] if length is None else [np.array([length], np.int32)]
         return np.asarray(self._image(row[None], *lengths)[0])
 
+    def _row(self, samples: np.ndarray) -> tuple[np.ndarray, int | None]:
+        """The samples filled up to a row, and how many there are where it matters."""
+        missing = self.classifier.clip_policy.num_samples - len(samples)
+        length = len(samples) if self._stretched else None
+        return np.pad(samples, (0, missing)), length
+
+    def _silence(self, samples: np.ndarray) -> np.ndarray:
+        row, length = self._row(samples)
+        return self._image_of(np.zeros_like(row), length)
+
     def _attributed(
         self,
-        key: jax.Array | None,
         number: int,
         image: np.ndarray,
-        silence: np.ndarray,
-        smooth: jax.Array,
-    ) -> np.ndarray:
-        """The map of the mean logit; with a key that of weights drawn anew."""
-        means = []
+        samples: np.ndarray,
+        seed: int,
+        redrawn: jax.Array | None = None,
+    ) -> tuple[np.ndarray, float | None]:
+        """The map of the mean logit; with a key that of weights drawn anew by it.
+
+        And of Integrated Gradients what its sum would have missed.
+        """
+        silence, key, means = self._silence(samples), jax.random.key(seed), []
         for i, programs in enumerate(self._programs):
             runs = programs.runs
-            if key is not None:
-                runs = programs.redrawn(jax.random.fold_in(key, i))
+            if redrawn is not None:
+                runs = programs.redrawn(jax.random.fold_in(redrawn, i))
             target = programs.columns[number]
-            maps = [
-                programs.attribution(variables, target, image, silence, smooth)
+            pairs = [
+                programs.attribution(variables, target, image, silence, key)
                 for variables in runs
             ]
-            means.append(np.mean(maps, axis=0))
-        found = np.mean(means, axis=0)
-        return np.maximum(found, 0) if self._method == "grad_cam" else found
+            means.append(_means(pairs))
+        found, missed = _means(means)
+        return np.maximum(found, 0) if self._method == "grad_cam" else found, missed
 
-    def _of_waveform(
-        self, row: np.ndarray, length: int | None, number: int
-    ) -> np.ndarray | None:
+    def _of_waveform(self, samples: np.ndarray, number: int) -> np.ndarray | None:
         if self._method != "integrated_gradients":
             return None
+        row, length = self._row(samples)
         means = []
         for programs in self._programs:
             target = programs.columns[number]
@@ -348,3 +316,10 @@ class Explainer:
             ]
             means.append(np.mean(parts, axis=0)[:length])
         return np.stack(means).mean(axis=0)
+
+
+def _means(pairs: Sequence[tuple[Any, Any]]) -> tuple[np.ndarray, float | None]:
+    """The mean map, and the mean of the numbers beside them where there are such."""
+    maps, numbers = zip(*pairs, strict=True)
+    mean = None if numbers[0] is None else float(np.mean(numbers))
+    return np.mean(maps, axis=0), mean

@@ -26,12 +26,12 @@ from absl import app, flags
 from etils import epath
 from jax import export as jax_export
 
-from audiojax import command, files, to_stablehlo
+from audiojax import command, files, runs, to_stablehlo
 from audiojax.classifier import Classifier
 from audiojax.errors import InputError, check_choice
 from audiojax.pretrained import Variables
 from audiojax.to_stablehlo import mean_logits
-from audiojax.workdir import Run, Workdir, named
+from audiojax.workdir import Run, Workdir
 
 logger = logging.getLogger(__name__)
 
@@ -68,34 +68,18 @@ def choose(workdir: Workdir, fold: int | None, seeds: Sequence[int]) -> list[Run
         seeds: which; empty if there is only one.
 
     Raises:
-        InputError: there are several to choose from, or one asked for is not there or
-            not finished; says which are.
+        InputError: there are several to choose from, or as `runs.choose`.
     """
-    finished = named(run.name for run in workdir.runs) or "none"
-    there = f"{workdir.path}: finished: {finished}"
-    if workdir.unfinished:
-        there += f"; not finished: {named(run.name for run in workdir.unfinished)}"
-    known = [*workdir.runs, *workdir.unfinished]
-    of_fold = [run for run in known if fold in (None, run.fold)]
-    asked = [run for run in of_fold if not seeds or run.seed in seeds]
-    absent = sorted(set(seeds) - {run.seed for run in asked})
-    if not asked or absent:
-        what = f"seed {named(absent)}" if absent else f"fold {fold}"
-        raise InputError(f"{there}; there is no {what} to export")
-    if len({run.fold for run in asked}) > 1 or (len(asked) > 1 and not seeds):
+    chosen = runs.choose(workdir, None if fold is None else [fold], seeds or None)
+    if len({run.fold for run in chosen}) > 1 or (len(chosen) > 1 and not seeds):
         raise InputError(
-            f"{there}; choose with --fold and --seed, and several seeds, such as "
-            "--seed=0,1, are averaged"
+            f"{runs.told(workdir)}; choose with --fold and --seed, and several seeds, "
+            "such as --seed=0,1, are averaged"
         )
-    if missing := [run.name for run in asked if run not in workdir.runs]:
-        raise InputError(
-            f"{there}; {named(missing)} can't be exported: type the training command "
-            "again to finish, or choose with --fold and --seed"
-        )
-    return sorted(asked)
+    return chosen
 
 
-def describe(workdir: Workdir, runs: Sequence[Run]) -> dict[str, Any]:
+def describe(workdir: Workdir, chosen: Sequence[Run]) -> dict[str, Any]:
     """What the user of an exported model needs to know, as JSON holds it.
 
     Returns:
@@ -115,7 +99,7 @@ def describe(workdir: Workdir, runs: Sequence[Run]) -> dict[str, Any]:
         "num_windows": policy.num_windows,
         "source": {
             "workdir": str(workdir.path),
-            "runs": [run.name for run in runs],
+            "runs": [run.name for run in chosen],
             "model": workdir.model,
             "exported_by": f"audiojax {importlib.metadata.version('audiojax')}",
             **workdir.origin,
@@ -123,7 +107,7 @@ def describe(workdir: Workdir, runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def read(workdir: Workdir, runs: Sequence[Run]) -> Trained:
+def read(workdir: Workdir, chosen: Sequence[Run]) -> Trained:
     """Reads what is exported of a workdir.
 
     Raises:
@@ -139,8 +123,8 @@ def read(workdir: Workdir, runs: Sequence[Run]) -> Trained:
     network = classifier.network.clone(dtype=jnp.float32)
     return Trained(
         dataclasses.replace(classifier, network=network),
-        [workdir.variables(run) for run in runs],
-        describe(workdir, runs),
+        [workdir.variables(run) for run in chosen],
+        describe(workdir, chosen),
     )
 
 
@@ -271,10 +255,10 @@ def export(
         raise InputError(f"{out} is a folder; give the name of a file as --out")
     write, read_back = FORMATS[format]
     opened = Workdir(path)
-    runs = choose(opened, fold, seeds)
+    chosen = choose(opened, fold, seeds)
     with files.whole(out) as part:
         part.write_bytes(b"")  # what can't be written is told before the work
-        trained = read(opened, runs)
+        trained = read(opened, chosen)
         part.write_bytes(write(trained))
         difference = compare(trained, read_back(part.read_bytes()))
         if format == "stablehlo":

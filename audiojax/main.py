@@ -13,9 +13,11 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from audiojax import command, report
+from audiojax import command, datasets, report
 from audiojax import config as configs
 from audiojax.command import not_waiting, one_sentence, prepare
+from audiojax.config import Config
+from audiojax.mistakes import Find
 from audiojax.training import grid, hosts, results, sweep
 
 # What each does of one config, and of all points of a config file's sweep.
@@ -43,9 +45,17 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "This one's number, from 0
 parse = functools.partial(command.parse, CONFIG)
 
 
-def show(workdir: str) -> None:
-    """Prints the scores, where everything is, and what to type next."""
-    picture, page = report.write(workdir), report.write_page([workdir])
+def clips_of(config: Config) -> Find:
+    """Gives the clips that a config names, as they were trained on."""
+    recordings = datasets.load(config.data.name, sweep.data_settings(config))
+    number = {clip.filename: i for i, clip in enumerate(recordings.info.clips)}
+    return lambda name, _: recordings.samples(number[name])
+
+
+def show(config: Config, workdir: str) -> None:
+    """Writes the report, and prints where everything is and what to type next."""
+    picture = report.write(workdir)
+    page = report.write_page([workdir], find=clips_of(config))
     again = shlex.join([*sys.orig_argv, "--mode", "evaluate"])
     print(
         f"results      {workdir}/results.json\n"
@@ -81,7 +91,7 @@ def main(argv: list[str]) -> None:
         if MODE.value == "evaluate":
             print(f"the same as {workdir}/results.json")
         else:
-            show(workdir)
+            show(CONFIG.value, workdir)
 
 
 if __name__ == "__main__":

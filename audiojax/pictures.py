@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import matplotlib.image
 import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
@@ -15,6 +17,7 @@ from audiojax.figures import drawable, save_png
 
 # Both can be read by the color-blind.
 LEVELS, SIGNED = "cividis", "PuOr_r"
+ORANGE = np.array([1.0, 0.55, 0.0])
 HERTZ = (200, 500, 1000, 2000, 5000, 10000, 20000)
 # The share of a map's pixels that its colors tell apart; the few others are outliers.
 SHOWN = 0.995
@@ -74,6 +77,31 @@ def side_by_side(
     for ax in all_axes[-1]:
         ax.set_xlabel("seconds")
     save_png(figure, path)
+
+
+def plain(image: np.ndarray) -> bytes:
+    """A log-mel [mel, frames] as a PNG, a point a pixel, low tones below."""
+    return _png(image, cmap="magma")
+
+
+def overlay(image: np.ndarray, attribution: np.ndarray) -> bytes:
+    """The same in gray, and over it in orange what speaks for the class.
+
+    Args:
+        image: [mel, frames].
+        attribution: [mel, frames]; what is negative is not shown.
+    """
+    gray = (image - image.min()) / (np.ptp(image) or 1)
+    positive = np.maximum(attribution, 0)
+    share = 0.7 * np.clip(positive / (np.quantile(positive, SHOWN) or 1), 0, 1)
+    mixed = ((1 - share) * gray)[..., None] + share[..., None] * ORANGE
+    return _png(np.clip(mixed, 0, 1))
+
+
+def _png(pixels: np.ndarray, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    matplotlib.image.imsave(buffer, pixels, origin="lower", format="png", **options)
+    return buffer.getvalue()
 
 
 def _draw(

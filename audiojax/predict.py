@@ -10,8 +10,8 @@ longer than what the network hears at once is also told window by window.
 
 from __future__ import annotations
 
-import collections
 import functools
+import itertools
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -137,7 +137,7 @@ def track_places(place: str, usable: Sequence[Clip]) -> list[epath.Path]:
     """Where the label track of each sound is written.
 
     Raises:
-        InputError: if two would have one place.
+        InputError: if there are several, and one file is to hold them.
     """
     if place.endswith(TRACK):
         if len(usable) > 1:
@@ -146,14 +146,23 @@ def track_places(place: str, usable: Sequence[Clip]) -> list[epath.Path]:
                 "give a folder, whose name does not end so"
             )
         return [epath.Path(place)] * len(usable)
+    return [epath.Path(place) / f"{name}{TRACK}" for name in file_names(usable)]
+
+
+def file_names(usable: Sequence[Clip]) -> list[str]:
+    """A name for what is written of each sound: its stem, with a number the next time.
+
+    Such as `a`, `a-2` and `a-3`; a number that another sound's stem has is passed over.
+    """
     stems = [epath.Path(str(clip)).stem for clip in usable]
-    times = collections.Counter(stems)
-    if twice := [str(c) for c, s in zip(usable, stems, strict=True) if times[s] > 1]:
-        raise InputError(
-            f"--labels: these would have tracks of the same name: "
-            f"{listed(twice, ', ')}; give them in several commands"
-        )
-    return [epath.Path(place) / f"{stem}{TRACK}" for stem in stems]
+    taken, names = set(stems), []
+    for i, stem in enumerate(stems):
+        if stem in stems[:i]:
+            numbered = (f"{stem}-{number}" for number in itertools.count(2))
+            stem = next(name for name in numbered if name not in taken)
+            taken.add(stem)
+        names.append(stem)
+    return names
 
 
 def write_embeddings(path: str, told: Sequence[Told]) -> None:

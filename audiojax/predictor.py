@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from audiojax import clips
+from audiojax import clips, runs
 from audiojax.errors import InputError, difference
 from audiojax.inference import Clip, Job, Member
 from audiojax.sounds import Content
@@ -194,9 +194,9 @@ def load(
         unfinished: use the finished runs of a workdir that has others still to come.
 
     Raises:
-        InputError: if a workdir or a checkpoint of it can't be read; if there is no
-            such run, or there are unfinished ones and they were not allowed; or if
-            classes or tasks differ. All that is wrong is told at once.
+        InputError: if a workdir or a checkpoint of it can't be read; if a fold or
+            seed is not there, or not finished and that was not allowed; or if classes
+            or tasks differ. All that is wrong is told at once.
     """
     if not workdirs:
         raise InputError("no workdir given; add one or more that audiojax.main filled")
@@ -205,7 +205,8 @@ def load(
     for path in workdirs:
         try:
             workdir = Workdir(path)
-            opened.append((workdir, _chosen(workdir, folds, seeds, unfinished)))
+            chosen = runs.choose(workdir, folds, seeds, unfinished=unfinished)
+            opened.append((workdir, chosen))
             problems += _misfits(opened[0][0], workdir)
         except InputError as error:
             problems.append(str(error))
@@ -215,38 +216,11 @@ def load(
     if problems:
         raise InputError("\n  ".join(["can't predict with these:", *problems]))
     members = [
-        Member(w.classifier, list(map(w.variables, runs)), opened[0][0].classes)
-        for w, runs in opened
+        Member(w.classifier, list(map(w.variables, chosen)), opened[0][0].classes)
+        for w, chosen in opened
     ]
-    names = {str(w.path): [run.name for run in runs] for w, runs in opened}
+    names = {str(w.path): [run.name for run in chosen] for w, chosen in opened}
     return Predictor(members, names)
-
-
-def _chosen(
-    workdir: Workdir,
-    folds: Sequence[int] | None,
-    seeds: Sequence[int] | None,
-    unfinished: bool,
-) -> list[Run]:
-    def is_wanted(run: Run) -> bool:
-        of_fold = folds is None or run.fold in folds
-        return of_fold and (seeds is None or run.seed in seeds)
-
-    done = ", ".join(run.name for run in workdir.runs) or "none"
-    coming = [run.name for run in workdir.unfinished if is_wanted(run)]
-    if coming and not unfinished:
-        raise InputError(
-            f"{workdir.path}: not finished: {named(coming)}; finished: {done}; go on "
-            "with its training command, choose folds and seeds, or allow it with "
-            "--unfinished (unfinished=True), which takes the finished ones alone"
-        )
-    runs = list(filter(is_wanted, workdir.runs))
-    if not runs:
-        raise InputError(
-            f"{workdir.path}: no such run is finished; choose others of its folds and "
-            f"seeds; finished: {done}"
-        )
-    return runs
 
 
 def _misfits(first: Workdir, other: Workdir) -> Iterator[str]:

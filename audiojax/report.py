@@ -1,48 +1,41 @@
 """Writes what was trained as one page to open in a browser, with all in it.
 
 python -m audiojax.report WORKDIR [WORKDIR ...] [--out FILE.html] [--sounds DIR]
+    [--noexplain]
 
 Without --out the page is `report.html` in the first workdir. With the folder of the
-data set's sounds, the mistakes can be heard and seen. A workdir may be that of a study
-(`transfer.py`).
+data set's sounds, the mistakes can be heard and seen, and what was looked at in them. A
+workdir may be that of a study (`transfer.py`).
 """
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-import soundfile
 from absl import app, flags
 from etils import epath
 from markupsafe import Markup
-from matplotlib import image
 from sklearn import metrics
 
 from audiojax import (
-    clips,
     command,
     drawings,
     figures,
     files,
     html,
-    sounds,
+    mistakes,
     study,
     summary,
 )
-from audiojax.classifier import Classifier
 from audiojax.errors import InputError
-from audiojax.summary import Fold, Mistake
+from audiojax.mistakes import MOST_SECONDS, Find
+from audiojax.summary import Fold
 from audiojax.workdir import Workdir
 
 PAGE = "report.html"
-# Seconds of each sound that the page holds.
-MOST_SECONDS = 10.0
 # Fields of the config that tell a recipe, beside the augmentations that are on.
 RECIPE = (
     *("epochs", "batch_size", "optimizer.name", "optimizer.learning_rate"),
@@ -90,40 +83,44 @@ def _main_figure(found: Sequence[Fold], opened: Workdir) -> Any:
 def write_page(
     workdirs: Sequence[epath.PathLike],
     out: epath.PathLike | None = None,
-    sound_folder: epath.PathLike | None = None,
+    find: Find | None = None,
+    *,
+    explained: bool = True,
 ) -> epath.Path:
     """Writes the page of one workdir, or of several side by side, or of a study.
 
     Args:
         workdirs: folders that training has filled; a study's alone.
         out: the file; None for `report.html` in the first workdir.
-        sound_folder: where the data set's sound files lie, None to leave them out.
+        find: gives the clips of the data set, so that mistakes can be heard and seen,
+            such as `mistakes.in_folder` makes; None to list them only.
+        explained: whether to draw what of them was looked at.
 
     Returns:
         The file.
 
     Raises:
-        InputError: if a workdir has no finished run or can't be read, the folder of
-            sounds is not there, or the page can't be written.
+        InputError: if a workdir has no finished run or can't be read, or the page
+            can't be written.
     """
     if any((epath.Path(folder) / study.TRANSFER).exists() for folder in workdirs):
         return _write_study(workdirs, out)
     opened = [Workdir(workdir) for workdir in workdirs]
     path = epath.Path(out) if out else opened[0].path / PAGE
     files.check_writable(path)
-    folder = None if sound_folder is None else epath.Path(sound_folder)
-    if folder is not None and not folder.is_dir():
-        raise InputError(f"--sounds is {folder}, no folder; give the data set's sounds")
-    parts = [_part(one, f"w{i}", folder) for i, one in enumerate(opened, 1)]
-    files.write_bytes(path, _rendered(parts, folder is not None).encode())
+    parts = [_part(one, f"w{i}", find, explained) for i, one in enumerate(opened, 1)]
+    files.write_bytes(path, _rendered(parts, find is not None, explained).encode())
     return path
 
 
-def _rendered(parts: Sequence[Mapping[str, Any]], with_sounds: bool) -> str:
+def _rendered(
+    parts: Sequence[Mapping[str, Any]], with_sounds: bool, explained: bool
+) -> str:
     return html.render(
         "report.html",
         parts=parts,
         with_sounds=with_sounds,
+        explained=explained,
         data_differ=len({part["data_sum"] for part in parts}) > 1,
         most_seconds=MOST_SECONDS,
     )
@@ -161,7 +158,9 @@ def _write_study(
     return path
 
 
-def _part(opened: Workdir, key: str, folder: epath.Path | None) -> dict[str, Any]:
+def _part(
+    opened: Workdir, key: str, find: Find | None, explained: bool
+) -> dict[str, Any]:
     """What the page says of one workdir; `key` begins the ids of its elements."""
     found = summary.folds(opened)
     everything = summary.pooled(found)
@@ -208,7 +207,9 @@ def _part(opened: Workdir, key: str, folder: epath.Path | None) -> dict[str, Any
             "The share that is right over the probability given; on the diagonal the "
             "two are the same. The table of bins has the numbers.",
         ),
-        "mistakes": _with_sounds(wrong, opened, folder) if folder else wrong,
+        "mistakes": mistakes.shown(wrong, opened, find, explained=explained)
+        if find
+        else wrong,
     }
 
 
@@ -278,57 +279,11 @@ def _curves(opened: Workdir, key: str) -> list[Markup]:
     return drawn
 
 
-def _with_sounds(
-    wrong: Sequence[Mistake], opened: Workdir, folder: epath.Path
-) -> list[dict[str, Any]]:
-    """Each mistake with `sound` and `picture` as data URIs, or the `problem`."""
-    classifier = opened.classifier
-    rows = []
-    for mistake in wrong:
-        row: dict[str, Any] = {**vars(mistake), "sound": None, "problem": None}
-        places = (folder / mistake.filename, folder / "audio" / mistake.filename)
-        place = next((path for path in places if path.is_file()), None)
-        if place is None:
-            row["problem"] = f"not in {folder}"
-        else:
-            try:
-                samples = sounds.read(place, classifier.log_mel.sample_rate)
-                row["sound"] = _player(samples, classifier.log_mel.sample_rate)
-                row["picture"] = _picture(samples, classifier)
-            except InputError as error:
-                row["problem"] = str(error)
-        rows.append(row)
-    return rows
-
-
-def _player(samples: np.ndarray, sample_rate: int) -> str:
-    """Samples int16 [T] as FLAC, which every browser plays and nothing is lost by."""
-    buffer = io.BytesIO()
-    kept = samples[: round(MOST_SECONDS * sample_rate)]
-    soundfile.write(buffer, kept, sample_rate, format="FLAC")
-    return _data_uri("audio/flac", buffer.getvalue())
-
-
-def _picture(samples: np.ndarray, classifier: Classifier) -> str:
-    """The first channel of the log-mel image of a clip's first row, low tones below."""
-    policy = classifier.clip_policy
-    row = clips.fit(sounds.full_scale(samples), 0, policy)
-    lengths = np.minimum([len(samples)], policy.num_samples)
-    own = jnp.asarray(lengths) if policy.mode == "stretch" else None
-    pixels = np.asarray(classifier.image(jnp.asarray(row[None]), own))[0, ..., 0]
-    buffer = io.BytesIO()
-    image.imsave(buffer, pixels, cmap="magma", origin="lower", format="png")
-    return _data_uri("image/png", buffer.getvalue())
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def define_flags() -> None:
     """Defines the flags, only for the command: importing this module brings none."""
     flags.DEFINE_string("out", None, f"The page; default {PAGE} in the first workdir.")
     flags.DEFINE_string("sounds", None, "The folder of the data set's sound files.")
+    flags.DEFINE_bool("explain", True, "Draw what was looked at in the mistakes.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -338,7 +293,8 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) < 2:
         command.stop("no workdir given; give one that was trained, or several")
     with command.one_sentence(options.out or argv[1]):
-        path = write_page(argv[1:], options.out, options.sounds)
+        find = mistakes.in_folder(options.sounds) if options.sounds else None
+        path = write_page(argv[1:], options.out, find, explained=options.explain)
         print(f"report  {path}  ({files.size_text(path.stat().length)})")
 
 

@@ -62,6 +62,7 @@ class Mistake:
         true: what it is.
         said: what it was taken for.
         probability: that was given to `said`.
+        target: the class that `said` names.
     """
 
     filename: str
@@ -69,6 +70,7 @@ class Mistake:
     true: str
     said: str
     probability: float
+    target: str
 
 
 def folds(opened: Workdir) -> list[Fold]:
@@ -288,6 +290,7 @@ def _one_label(fold: Fold, opened: Workdir) -> list[Mistake]:
             opened.classes[found.label[i]],
             opened.classes[said[i]],
             float(probability[i, said[i]]),
+            opened.classes[said[i]],
         )
         for i in np.flatnonzero(said != found.label)
     ]
@@ -306,7 +309,9 @@ def _several_labels(fold: Fold, opened: Workdir) -> list[Mistake]:
             said = named[j] if there[i, j] > 0.5 else f"not {named[j]}"
             probability = float(sure[i, j])
             clip = str(found.filename[i])
-            rows.append(Mistake(clip, fold.fold, true or "none", said, probability))
+            rows.append(
+                Mistake(clip, fold.fold, true or "none", said, probability, named[j])
+            )
     return rows
 
 

@@ -1,5 +1,6 @@
 """What every test shares: devices, strictness, and where things are."""
 
+import functools
 import os
 
 # Before JAX starts: eight CPU devices stand in for a machine with accelerators.
@@ -40,3 +41,20 @@ def tiny_model():
     from tests import tiny
 
     tiny.register()
+
+
+@pytest.fixture(scope="session")
+def trained_of(tmp_path_factory):
+    """Trains a workdir of a clip policy once for all tests, which change nothing in it.
+
+    Two seeds of one fold; see `tests.trained`.
+    """
+    from tests import trained
+
+    @functools.cache
+    def trained_of(mode):
+        config = trained.make_config(mode)
+        config.sweep.seeds = (0, 1)
+        return trained.train(tmp_path_factory.mktemp(mode), config)
+
+    return trained_of

@@ -26,8 +26,9 @@ def linear():
 def test_integrated_gradients_of_a_linear_score(linear, path):
     score, weights, image, baseline = linear
     path = path or attribution.linear_path(8)
-    found = attribution.integrated_gradients(score, image, baseline, path)
+    found, missed = attribution.integrated_gradients(score, image, baseline, path)
     np.testing.assert_allclose(found, weights * (image - baseline), rtol=1e-4)
+    assert abs(missed) < 1e-4
 
 
 def test_smooth_grad_of_a_linear_score_is_its_gradient(linear):
@@ -52,21 +53,67 @@ def test_smooth_grad_averages_over_noise_of_the_input_s_range():
     assert (found(KEY) != found(jax.random.key(1))).any()
 
 
+def test_integrated_gradients_of_a_square_are_exact():
+    """The gradient is linear on the path, so that the middle of a step is its mean."""
+    x, start = jnp.array([1.0, -2.0, 0.5]), jnp.array([0.0, 1.0, 0.5])
+    path = attribution.linear_path(8)
+    found, missed = attribution.integrated_gradients(
+        lambda x: (x**2).sum(axis=1), x, start, path
+    )
+    np.testing.assert_allclose(found, x**2 - start**2, rtol=1e-5)
+    assert abs(missed) < 1e-5
+
+
+def test_what_the_gradients_miss_is_shared_out_by_size():
+    """Two kinks, of which eight steps see one at a wrong place and none of the other.
+
+    With a gate open from 0.7 to 1 of the path, and another one from 0.93 to 0.97.
+    """
+    x = jnp.array([2.0, 1.0, 0.0])
+
+    def score(x):
+        gated = 10 * jax.nn.relu(x[:, 0] - 1.4) + 3 * jax.nn.relu(x[:, 1] - 0.7)
+        spike = 100 * (jax.nn.relu(x[:, 1] - 0.93) - jax.nn.relu(x[:, 1] - 0.97))
+        return gated + spike + 0 * x[:, 2]
+
+    difference = 6 + 0.9 + 4
+    found, missed = attribution.integrated_gradients(
+        score, x, jnp.zeros(3), attribution.linear_path(8)
+    )
+    # Middles at 0.6875 (shut, 0.7 to 0.75 is missed), 0.8125 and 0.9375 (in the spike).
+    of_steps = np.array([[0, 0], [2.5, 0.375], [2.5, 0.375 + 12.5]])
+    assert missed == pytest.approx(difference - of_steps.sum(), abs=1e-3)
+    rises = np.array([0.05 * 23, 0.125 * 23, 0.125 * 23 + 4])
+    with np.errstate(invalid="ignore"):
+        scaled = of_steps * rises[:, None] / of_steps.sum(axis=1, keepdims=True)
+    # The step without a gradient has nothing to be shared out over.
+    np.testing.assert_allclose(found[:2], np.nansum(scaled, axis=0), atol=1e-3)
+    assert found[2] == 0
+    many, missed = attribution.integrated_gradients(
+        score, x, jnp.zeros(3), attribution.linear_path(2000)
+    )
+    np.testing.assert_allclose(many, [6, 4.9, 0], atol=0.02)
+    assert many.sum() == pytest.approx(difference, abs=1e-2)
+    assert abs(missed) < 0.05
+
+
 def test_the_path_of_a_waveform_follows_a_logarithm():
-    """The sum is the difference, where even steps miss all of it."""
+    """Its gradients are enough, where even steps miss nearly all of the difference."""
     x = jnp.array([0.5, -0.25, 0.0])
 
     def score(x):
         return jnp.log(1e6 * jnp.square(x).sum(axis=1) + 1e-6)
 
     difference = float(score(x[None])[0] - np.log(1e-6))
-    for path, fits in [
+    for path, enough in [
         (attribution.geometric_path(), True),
         (attribution.linear_path(), False),
     ]:
-        found = attribution.integrated_gradients(score, x, jnp.zeros_like(x), path)
-        error = abs(float(found.sum()) - difference) / difference
-        assert (error < 1e-3) is fits
+        found, missed = attribution.integrated_gradients(
+            score, x, jnp.zeros_like(x), path
+        )
+        assert float(found.sum()) == pytest.approx(difference, rel=1e-4)
+        assert (abs(float(missed)) < 0.01 * difference) is enough
 
 
 def test_grad_cam_by_hand():

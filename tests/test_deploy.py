@@ -15,15 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from audiojax import files, task
 from audiojax.classifier import Classifier
-from audiojax.clips import ClipPolicy
+from audiojax.clips import MODES, ClipPolicy
 from audiojax.export import Trained, onnx_bytes
 from audiojax.features import LogMel
+from audiojax.inference import Member
+from audiojax.predictor import Predictor
 from tests.tiny import Tiny
 
-pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+ort = pytest.importorskip("onnxruntime", reason="needs the extra `export`")
 
 RATE = 8000
 LABELS = ("low tone", "high tone", "noise", "glass, öl")
@@ -42,20 +45,21 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def classifier(mode):
+def classifier(mode, of):
     log_mel = LogMel(RATE, 400, (25.0,) * 3, (10.0,) * 3, 32, 32)
-    policy = ClipPolicy(mode, RATE)
-    return Classifier(Tiny(4), log_mel, LABELS, policy, None, task.TASKS["multi_label"])
+    policy = ClipPolicy(mode, RATE, num_windows=4)
+    return Classifier(Tiny(4), log_mel, LABELS, policy, None, task.TASKS[of])
 
 
 @pytest.fixture(scope="module", params=["pad", "repeat", "stretch"])
 def model(request, tmp_path_factory):
     """An exported model, and what gives the probabilities of rows in JAX."""
-    return make_model(request.param, tmp_path_factory.mktemp("model") / "model.onnx")
+    return of_rows(request.param, tmp_path_factory.mktemp("model") / "model.onnx")
 
 
-def make_model(mode, path):
-    made = classifier(mode)
+def make_model(mode, path, of="multi_label"):
+    """Exports a classifier; gives it and its variables."""
+    made = classifier(mode, of)
     variables = made.init(jax.random.key(0))
     image = made.image(jnp.asarray(sound(1)[None], jnp.float32))
     head = variables["params"]["fc"]
@@ -63,12 +67,19 @@ def make_model(mode, path):
     head["kernel"] *= 3 / jnp.abs(made.logits(variables, image)).max()
     told = {
         "labels": list(LABELS),
-        "task": "multi_label",
+        "task": of,
         "sample_rate": RATE,
         "samples": RATE,
         "clip_mode": mode,
+        "num_windows": 4,
     }
     path.write_bytes(onnx_bytes(Trained(made, [variables], told)))
+    return made, variables
+
+
+def of_rows(mode, path):
+    """An exported model: its file, mode, and what gives probabilities in JAX."""
+    made, variables = make_model(mode, path)
 
     def probabilities(rows, lengths):
         length = lengths if mode == "stretch" else None
@@ -76,6 +87,53 @@ def make_model(mode, path):
         return made.task.probabilities(np.asarray(made.logits(variables, image)))
 
     return path, mode, probabilities
+
+
+def as_evaluated(mode, of, path):
+    """The model, and the probabilities [classes] that evaluation makes of a sound."""
+    made, variables = make_model(mode, path, of)
+    member = Member(made, [variables], LABELS)
+    opened = Predictor([member], {"made": ["by hand"]})
+    return lambda samples: opened.probabilities([(samples, RATE)])[0]
+
+
+@pytest.fixture(scope="module")
+def script(repo_root):
+    """The script as a module."""
+    place = repo_root / "docs" / "deploy" / "classify.py"
+    spec = importlib.util.spec_from_file_location("classify", place)
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+@pytest.mark.parametrize("of", task.TASKS)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_file_is_told_as_evaluation_does(script, tmp_path, mode, of):
+    """Shorter than a row, as long, and covered by fewer and by more than 4 windows."""
+    evaluated = as_evaluated(mode, of, tmp_path / "m.onnx")
+    model = script.Model(str(tmp_path / "m.onnx"))
+    for seconds in (0.3, 1, 1.4, 2.7, 9.2):
+        samples = sound(seconds)
+        whole, starts, rows = model(samples, RATE)
+        np.testing.assert_allclose(whole, evaluated(samples), atol=1e-4)
+        assert len(starts) == len(rows)
+        if mode == "crop" and seconds > 9:
+            assert np.abs(whole - rows.mean(axis=0)).max() > 1e-3
+
+
+def test_mean_logits_of_what_is_sure(script):
+    logits = np.array([[30.0, -40, 2], [-10, 5, 1]])
+    shares = special.softmax(logits, axis=1).astype(np.float32)
+    found = script.mean_of_logits(shares, "single_label")
+    np.testing.assert_allclose(found, special.softmax(logits.mean(axis=0)), rtol=1e-5)
+    logits = np.array([[12.0, -40, 2], [-10, -5, 1]])
+    shares = special.expit(logits).astype(np.float32)
+    found = script.mean_of_logits(shares, "multi_label")
+    expected = special.expit(logits.mean(axis=0))
+    np.testing.assert_allclose(found, expected, atol=2e-2)
 
 
 def sound(seconds, rate=RATE):
@@ -138,28 +196,22 @@ def test_a_second_and_less(repo_root, model, tmp_path):
 
 @pytest.mark.parametrize("width", [1, 3, 4])
 def test_a_minute_in_windows(repo_root, tmp_path, width):
-    path, _, probabilities = make_model("pad", tmp_path / "m.onnx")
+    path, _, probabilities = of_rows("pad", tmp_path / "m.onnx")
     samples = write(tmp_path / "m.wav", sound(59.8), width=width)
     out, _ = classify(repo_root, path, tmp_path / "m.wav", "--top=4")
     starts = [*range(0, len(samples) - RATE, RATE // 2), len(samples) - RATE]
     rows = np.stack([samples[start : start + RATE] for start in starts])
     expected = probabilities(rows, np.full(len(rows), RATE))
     first, *lines = out.splitlines()
-    expect(first, expected.mean(axis=0))
+    expect(first, expected[0])
     assert len(lines) == len(starts) == 119
     for line, start, row in zip(lines, starts, expected, strict=True):
         assert line.startswith(f"  {start / RATE:.2f}-{start / RATE + 1:.2f} s: ")
         expect(line, row)
 
 
-def test_other_rates(repo_root):
+def test_other_rates(script):
     """A tone below half of both rates stays; one above is cut off."""
-    place = repo_root / "docs" / "deploy" / "classify.py"
-    spec = importlib.util.spec_from_file_location("classify", place)
-    assert spec
-    assert spec.loader
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     for rate, new in ((44100, 8000), (8000, 22050), (48000, 44100)):
         tone, expected = (
             np.sin(2 * np.pi * 1000 * np.arange(count) / at) * np.hanning(count)
@@ -172,7 +224,7 @@ def test_other_rates(repo_root):
 
 
 def test_a_bad_file_does_not_stop_the_others(repo_root, tmp_path):
-    path, *_ = make_model("pad", tmp_path / "m.onnx")
+    path, *_ = of_rows("pad", tmp_path / "m.onnx")
     (tmp_path / "text.wav").write_text("no sound")
     write(tmp_path / "empty.wav", np.zeros(0))
     write(tmp_path / "good.wav", sound(1))
@@ -210,7 +262,8 @@ def site(repo_root, tmp_path_factory):
     (folder / "site").mkdir()
     shutil.copytree(kept, folder / "site" / "ort")
     shutil.copy(repo_root / "docs" / "deploy" / "index.html", folder / "site")
-    model = make_model("pad", folder / "site" / "model.onnx")
+    model = folder / "site" / "model.onnx"
+    evaluated = as_evaluated("crop", "multi_label", model)
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
@@ -219,7 +272,7 @@ def site(repo_root, tmp_path_factory):
     serve = functools.partial(Handler, directory=str(folder / "site"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/", model[2]
+        yield f"http://127.0.0.1:{server.server_port}/", model, evaluated
         server.shutdown()
 
 
@@ -244,7 +297,7 @@ def browser():
 
 @pytest.mark.slow
 def test_the_page(site, tmp_path):
-    address, probabilities = site
+    address, model, evaluated = site
     samples = write(tmp_path / "sound.wav", sound(1.7))
     said, asked = [], []
     with browser() as page:
@@ -266,14 +319,17 @@ def test_the_page(site, tmp_path):
         assert status.inner_text() == "Done."
     starts = [0, RATE // 2, len(samples) - RATE]
     windows = np.stack([samples[start : start + RATE] for start in starts])
-    expected = probabilities(windows, None)
-    mean = expected.mean(axis=0)
+    windows = windows.astype(np.float32)
+    whole = evaluated(samples)
     assert len(rows) == 4
-    for row, i in zip(rows, np.argsort(-mean), strict=True):
+    for row, i in zip(rows, np.argsort(-whole), strict=True):
         name, *_, value = row.split("\t")
         assert name == LABELS[i]
-        assert float(value) == pytest.approx(mean[i], abs=6e-4)
+        assert float(value) == pytest.approx(whole[i], abs=6e-4)
+    expected = ort.InferenceSession(model).run(None, {"audio": windows})[0]
     assert [row.split(" s: ")[0] for row in parts] == ["0.0", "0.5", "0.7"]
+    for row, of_row in zip(parts, expected, strict=True):
+        assert float(row.split("\t")[-1]) == pytest.approx(of_row.max(), abs=6e-4)
     assert said == []
     # Data and blobs are of the page itself.
     assert all(url.startswith((address, "data:", "blob:")) for url in asked)

@@ -14,10 +14,9 @@ from tests.test_pictures import size_of
 from tests.trained import RATE, ROW
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    config = trained.make_config("crop")
-    return trained.train(tmp_path_factory.mktemp("workdir"), config).workdir
+@pytest.fixture
+def workdir(trained_of):
+    return trained_of("crop").workdir
 
 
 @pytest.fixture
@@ -61,7 +60,13 @@ def test_it_writes_pictures_sounds_and_numbers(command, workdir, sounds, tmp_pat
     out = tmp_path / "out"
     status, told, err = command(
         *(workdir, sounds / "a.wav", sounds / "b.wav", sounds / "c.wav"),
-        *(sounds / "bad", f"--out={out}", "--target=hum", "--method=grad_cam"),
+        *(
+            sounds / "bad",
+            f"--out={out}",
+            "--target=hum",
+            "--method=grad_cam",
+            "--seeds=1",
+        ),
     )
     assert status == 1
     assert "empty.wav is empty: it holds no samples" in err
@@ -75,7 +80,7 @@ def test_it_writes_pictures_sounds_and_numbers(command, workdir, sounds, tmp_pat
     numbers = json.loads((out / "c.json").read_text())
     assert numbers["file"] == str(sounds / "c.wav")
     assert numbers["target"] == "hum"
-    assert numbers["runs"] == {str(workdir): ["fold1-seed0"]}
+    assert numbers["runs"] == {str(workdir): ["fold1-seed1"]}
     assert numbers["start"] in (0, 0.5, 1.0)
     for curve in (numbers["deletion"], numbers["insertion"]):
         area = np.trapezoid(curve["probability"], numbers["share"])
@@ -106,7 +111,7 @@ def test_it_writes_pictures_sounds_and_numbers(command, workdir, sounds, tmp_pat
 
 
 def test_integrated_gradients_are_the_default(command, workdir, sounds, tmp_path):
-    status, _, _ = command(workdir, sounds / "a.wav", f"--out={tmp_path}/out")
+    status, told, _ = command(workdir, sounds / "a.wav", f"--out={tmp_path}/out")
     assert status == 0
     arrays = files.read_arrays(tmp_path / "out" / "a.npz")
     assert arrays["waveform_attribution"].shape == arrays["samples"].shape == (ROW,)
@@ -114,6 +119,10 @@ def test_integrated_gradients_are_the_default(command, workdir, sounds, tmp_path
     assert numbers["method"] == "integrated_gradients"
     difference = numbers["logit"] - numbers["logit_of_silence"]
     assert numbers["sum"] == pytest.approx(difference, rel=0.01)
+    completeness = numbers["completeness"]
+    assert completeness["sum"] == pytest.approx(numbers["sum"] / difference)
+    alone = f"{completeness['gradients_alone']:.1%}"
+    assert f"complete to 100.0% (gradients alone {alone})" in told
     assert not list((tmp_path / "out").glob("class*"))
 
 
@@ -125,10 +134,12 @@ def test_integrated_gradients_are_the_default(command, workdir, sounds, tmp_path
         (["{w}", "--out={s}/x"], "no sounds given; add files, folders, or -"),
         (["{w}", "{s}/a.wav"], "no --out; give the folder that is written to"),
         (["{w}", "-", "-", "--out={s}/x"], "standard input can be read once only"),
-        (["{w}", "{s}/a.wav", "{s}/a.wav", "--out={s}/x"], "of the same name: "),
         (["{w}", "{s}/a.wav", "--out={s}/a.wav"], "can't be written ("),
         (["{w}", "{s}/a.wav", "--out={s}/x", "--target=bark"], "no class 'bark'; the"),
-        (["{w}", "{s}/a.wav", "--out={s}/x", "--seeds=5"], "no such run is finished"),
+        (
+            ["{w}", "{s}/a.wav", "--out={s}/x", "--seeds=5"],
+            "there is no seed 5; choose",
+        ),
         (["{w}", "{s}/a.wav", "--out={s}/x", "--folds=one"], "--folds is one; give nu"),
         (["{w}", "{s}/no.wav", "--out={s}/x"], "there is no such file or folder"),
     ],
@@ -143,11 +154,11 @@ def test_bad_input_ends_in_a_sentence(command, workdir, sounds, arguments, sente
 
 def test_what_is_worthless_is_named(caplog):
     class Found:
-        worthless = rough = True
+        worthless = incomplete = True
 
     explain.warn({"a": Found()})  # pyright: ignore[reportArgumentType]
     assert "worthless, for they do not depend on the weights" in caplog.text
-    assert "rough: 64 steps leave the sum of the attribution off by more" in caplog.text
+    assert "incomplete: the sum of the attribution is off by more than" in caplog.text
     assert caplog.text.endswith(": a\n")
 
 

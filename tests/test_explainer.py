@@ -12,13 +12,13 @@ from audiojax import audible
 from audiojax.classifier import Classifier
 from audiojax.clips import ClipPolicy
 from audiojax.errors import InputError
-from audiojax.explainer import METHODS, Explainer
+from audiojax.explainer import Explainer
 from audiojax.features import LogMel, mel_corners
 from audiojax.inference import Member
+from audiojax.methods import METHODS
 from audiojax.models import Network
 from audiojax.predictor import Predictor
 from audiojax.task import TASKS
-from tests import trained
 
 RATE = 8000
 LOG_MEL = LogMel(sample_rate=RATE, n_fft=800, n_mels=32, frames=50)
@@ -83,6 +83,11 @@ def test_the_parts_sum_to_the_difference_from_silence(found):
     difference = explained.logit - explained.silence
     assert explained.attribution.sum() == pytest.approx(difference, rel=0.01)
     assert explained.waveform.sum() == pytest.approx(difference, rel=0.01)
+    assert not explained.incomplete
+    total, alone = explained.sums
+    assert total == pytest.approx(explained.attribution.sum() / difference)
+    assert alone == pytest.approx(1, abs=0.02)
+    assert found("smooth_grad").sums is None
     # The logit as NumPy has it.
     energy = np.exp(explained.image)[BAND].sum(axis=(0, 1)) / 32 / 50
     assert explained.logit == pytest.approx(1e-2 * energy.sum(), rel=1e-4)
@@ -201,18 +206,12 @@ def test_bad_input():
         Explainer(Predictor(members, {"a": ["x"], "b": ["x"]}))
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    config = trained.make_config("crop")
-    return trained.train(tmp_path_factory.mktemp("workdir"), config)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_trained_runs(workdir, method):
+def test_trained_runs(trained_of, method):
     """The sums, that all is repeatable, and that the map depends on the weights."""
-    model = audiojax.load(workdir.workdir)
-    clip = workdir.clips()[9]
+    model = audiojax.load(trained_of("crop").workdir)
+    clip = trained_of("crop").clips()[9]
     explainer = Explainer(model, method)
     explained = explainer.explain(clip)
     np.testing.assert_allclose(

@@ -181,20 +181,17 @@ def unfinished(trained, tmp_path):
 
 def test_unfinished_runs_are_named(unfinished, tmp_path):
     there = "finished: fold1-seed0, fold1-seed1; not finished: fold1-seed2"
-    opened = Workdir(unfinished)
-    with pytest.raises(InputError, match=f"{there}; choose with --fold and --seed"):
-        export.export(unfinished, tmp_path / "m")
-    with pytest.raises(InputError, match=f"{there}; fold1-seed2 can't be exported"):
-        export.choose(opened, None, [0, 2])
-    assert export.choose(opened, 1, [1]) == [Run(1, 1)]
+    with pytest.raises(InputError, match=f"{there}; fold1-seed2 can't be used yet"):
+        export.export(unfinished, tmp_path / "m", seeds=[0, 2])
+    assert export.choose(Workdir(unfinished), 1, [1]) == [Run(1, 1)]
 
 
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
         ({}, "finished: fold1-seed0, fold1-seed1; choose with --fold and --seed"),
-        ({"seeds": [0, 5]}, "there is no seed 5 to export"),
-        ({"fold": 3}, "there is no fold 3 to export"),
+        ({"seeds": [0, 5]}, "there is no seed 5; choose others"),
+        ({"fold": 3}, "there is no fold 3; choose others"),
         ({"format": "tflite"}, "--format is 'tflite'; choose one of onnx, stablehlo"),
     ],
 )

@@ -13,7 +13,7 @@ LEVELS = [
     ["training"],
     ["explain"],
     ["report", "ensemble", "predict", "export"],
-    ["study", "drawings", "html"],
+    ["study", "drawings", "html", "mistakes"],
     [
         "tables",
         "to_onnx",
@@ -25,7 +25,7 @@ LEVELS = [
         "comparison",
     ],
     ["predictor"],
-    ["inference"],
+    ["inference", "methods", "runs"],
     ["workdir"],
     ["command", "checkpoint", "activations"],
     ["classifier", "datasets"],
@@ -121,9 +121,11 @@ def test_heavy_libraries_stay_in_their_rooms(repo_root, library, allowed):
 
 # What uses a trained model, and what it may not need for that.
 USERS = (
-    *("predict", "predictor", "inference", "tables", "sounds", "ensemble", "workdir"),
-    *("report", "summary", "figures", "calibration", "study", "drawings", "html"),
-    *("explain", "explainer", "attribution", "audible", "pictures"),
+    *("predict", "predictor", "inference", "runs", "tables", "sounds"),
+    *("ensemble", "workdir"),
+    *("report", "mistakes", "summary", "figures", "calibration"),
+    *("study", "drawings", "html"),
+    *("explain", "explainer", "methods", "attribution", "audible", "pictures"),
     *("similarity", "probe", "activations", "comparison"),
 )
 

@@ -1,6 +1,9 @@
 """Pictures of maps, and the names in them."""
 
+import io
+
 import numpy as np
+from matplotlib import image
 from matplotlib.figure import Figure
 
 from audiojax import pictures
@@ -20,6 +23,26 @@ def test_any_name_can_be_drawn(tmp_path):
     row = pictures.Row("a\n\udcff$x_", np.zeros((16, 4)), np.zeros((16, 4)), 1.0)
     pictures.side_by_side([row, row], "$", LOG_MEL, tmp_path / "x.png")
     assert size_of(tmp_path / "x.png") == (1100, 640)
+
+
+def test_what_speaks_for_a_class_is_orange_over_gray():
+    """Low tones are below, and what speaks against it is gray."""
+    levels = np.linspace(-3, 5, 64).reshape(8, 8)
+    found = np.zeros((8, 8))
+    found[1, 2], found[6, 6] = 4, -4
+    pixels = image.imread(io.BytesIO(pictures.overlay(levels, found)))[::-1, :, :3]
+    gray = (levels + 3) / 8
+    expected = np.repeat(gray[..., None], 3, axis=-1)
+    # Of its own orange a strong pixel has seven tenths.
+    expected[1, 2] = 0.3 * gray[1, 2] + 0.7 * np.array([1, 0.55, 0])
+    np.testing.assert_allclose(pixels, expected, atol=1 / 255)
+    pixels = image.imread(
+        io.BytesIO(pictures.overlay(np.zeros((4, 4)), -levels[:4, :4]))
+    )
+    assert pixels.shape[:2] == (4, 4)
+    brightness = image.imread(io.BytesIO(pictures.plain(levels)))[..., :3].sum(axis=-1)
+    assert brightness[0, -1] == brightness.max()
+    assert brightness[-1, 0] == brightness.min()
 
 
 def test_axes_and_colors(tmp_path, monkeypatch):

@@ -38,11 +38,9 @@ app.run(main, flags_parser=functools.partial(command.parse, None))
 """
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    config = trained.make_config("crop")
-    config.sweep.seeds = (0, 1)
-    return trained.train(tmp_path_factory.mktemp("workdir"), config).workdir
+@pytest.fixture
+def workdir(trained_of):
+    return trained_of("crop").workdir
 
 
 @pytest.fixture
@@ -173,7 +171,7 @@ def told(monkeypatch, capsys):
         (["{w}", "-", "-"], "standard input can be read once only"),
         (["{w}", "{s}/a.wav", "--classes=hum,bark"], "there is no class 'bark'; the"),
         (["{w}", "{s}/a.wav", "--seeds=one"], "--seeds is one; give numbers"),
-        (["{w}", "{s}/a.wav", "--seeds=5"], "no such run is finished"),
+        (["{w}", "{s}/a.wav", "--seeds=5"], "there is no seed 5; choose"),
         (["{w}", "{s}/a.wav", "--overlap=1"], "overlap is 1.0; give a share"),
         (["{w}", "{s}/a.wav", "--embeddings={s}"], "is a folder; give the name"),
         (
@@ -182,7 +180,6 @@ def told(monkeypatch, capsys):
         ),
         (["{w}", "{s}/a.wav", "--labels={s}/a.wav/x"], "can't be written ("),
         (["{w}", "{s}", "--labels={s}/x.txt"], "one file, and there are 3 sounds"),
-        (["{w}", "{s}/a.wav", "{s}", "--labels={s}/x"], "tracks of the same name"),
     ],
 )
 def test_bad_input_ends_in_a_sentence(told, workdir, sounds, arguments, sentence):
@@ -193,6 +190,12 @@ def test_bad_input_ends_in_a_sentence(told, workdir, sounds, arguments, sentence
 def test_a_folder_of_training_that_has_no_results_is_no_sound(told, tmp_path, sounds):
     (tmp_path / "begun" / "fold1-seed0").mkdir(parents=True)
     assert "begun: no results.json" in told(tmp_path / "begun", sounds)
+
+
+def test_sounds_of_the_same_stem_have_names_of_their_own():
+    paths = ["a.wav", "b/a.mp3", "a-2.wav", "c/a.wav", "d/a-2.wav"]
+    expected = ["a", "a-3", "a-2", "a-4", "a-2-2"]
+    assert predict.file_names(paths) == expected
 
 
 def test_a_folder_without_sounds_is_told(tmp_path):

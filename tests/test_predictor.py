@@ -18,24 +18,9 @@ from tests.trained import RATE, ROW
 
 
 @pytest.fixture(scope="module")
-def of_mode(tmp_path_factory):
-    """Trains a workdir of a clip policy, once: two seeds of one fold."""
-    made = {}
-
-    def of_mode(mode):
-        if mode not in made:
-            config = trained.make_config(mode)
-            config.sweep.seeds = (0, 1)
-            made[mode] = trained.train(tmp_path_factory.mktemp(mode), config)
-        return made[mode]
-
-    return of_mode
-
-
-@pytest.fixture(scope="module")
-def opened(of_mode):
+def opened(trained_of):
     """One run, of the policy that has several windows a clip."""
-    return audiojax.load(of_mode("crop").workdir, seeds=[0])
+    return audiojax.load(trained_of("crop").workdir, seeds=[0])
 
 
 def held_out(workdir, seed):
@@ -44,8 +29,8 @@ def held_out(workdir, seed):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_held_out_clips_have_the_logits_of_evaluation(of_mode, mode):
-    found = of_mode(mode)
+def test_held_out_clips_have_the_logits_of_evaluation(trained_of, mode):
+    found = trained_of(mode)
     both = [held_out(found.workdir, seed) for seed in (0, 1)]
     for seed in (0, 1):
         one = audiojax.load(found.workdir, seeds=[seed])
@@ -81,8 +66,8 @@ def test_several_labels_a_clip(tmp_path):
     np.testing.assert_allclose(shares, special.expit(expected), atol=1e-5)
 
 
-def test_workdirs_count_alike_whatever_their_seeds(of_mode):
-    crop, pad = of_mode("crop"), of_mode("pad")
+def test_workdirs_count_alike_whatever_their_seeds(trained_of):
+    crop, pad = trained_of("crop"), trained_of("pad")
     # One seed of the second workdir, by which the choice of seeds is the same in both.
     a = np.mean([held_out(crop.workdir, seed) for seed in (0, 1)], axis=0)
     b = np.mean([held_out(pad.workdir, seed) for seed in (0, 1)], axis=0)
@@ -92,8 +77,8 @@ def test_workdirs_count_alike_whatever_their_seeds(of_mode):
     assert [len(runs) for runs in both.runs.values()] == [2, 2]
 
 
-def test_classes_are_joined_by_name(of_mode, tmp_path):
-    first = of_mode("pad")
+def test_classes_are_joined_by_name(trained_of, tmp_path):
+    first = trained_of("pad")
     order = (2, 0, 1)
     shutil.copytree(first.workdir, tmp_path / "turned")
     path = tmp_path / "turned" / "results.json"
@@ -108,8 +93,8 @@ def test_classes_are_joined_by_name(of_mode, tmp_path):
     np.testing.assert_allclose(found, (ours + theirs) / 2, atol=1e-6)
 
 
-def test_embeddings_give_the_logits_by_the_head(of_mode):
-    found = of_mode("crop")
+def test_embeddings_give_the_logits_by_the_head(trained_of):
+    found = trained_of("crop")
     (run,) = [run for run in Workdir(found.workdir).runs if run.seed == 1]
     head = Workdir(found.workdir).variables(run)["params"]["fc"]
     one = audiojax.load(found.workdir, seeds=[1])
@@ -158,9 +143,9 @@ def noise(seconds, rate=RATE) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("overlap", [0, 0.5, 0.8])
-def test_windows_are_those_cut_by_hand(of_mode, mode, overlap):
+def test_windows_are_those_cut_by_hand(trained_of, mode, overlap):
     sound, length = noise(7.3), ROW / RATE
-    opened = audiojax.load(of_mode(mode).workdir, seeds=[0])
+    opened = audiojax.load(trained_of(mode).workdir, seeds=[0])
     (found,) = predicted(opened, (sound, RATE), overlap=overlap)
     assert opened.window_seconds == length
     hop = length * (1 - overlap)
@@ -235,7 +220,7 @@ def test_no_sounds_are_no_rows(opened):
     assert opened.logits([]).shape == (0, 3)
 
 
-def test_workdirs_of_other_rates_have_the_same_windows(of_mode, tmp_path):
+def test_workdirs_of_other_rates_have_the_same_windows(trained_of, tmp_path):
     config = trained.make_config("pad")
     config.features.sample_rate, config.features.n_fft = 16000, 1600
     recordings = trained.make_recordings()
@@ -247,7 +232,7 @@ def test_workdirs_of_other_rates_have_the_same_windows(of_mode, tmp_path):
         fold=[clip.fold for clip in recordings.info.clips],
     )
     trained.train(tmp_path / "fast", config, fast)
-    paths = of_mode("pad").workdir, tmp_path / "fast"
+    paths = trained_of("pad").workdir, tmp_path / "fast"
     sound = (noise(4.0, 11025), 11025)
     (both,) = predicted(audiojax.load(*paths, seeds=[0]), sound)
     each = [predicted(audiojax.load(p, seeds=[0]), sound)[0] for p in paths]
@@ -255,8 +240,8 @@ def test_workdirs_of_other_rates_have_the_same_windows(of_mode, tmp_path):
     np.testing.assert_allclose(both.window_logits, mean, atol=1e-6)
 
 
-def test_a_workdir_may_be_named_from_here(of_mode, monkeypatch):
-    workdir = of_mode("pad").workdir
+def test_a_workdir_may_be_named_from_here(trained_of, monkeypatch):
+    workdir = trained_of("pad").workdir
     monkeypatch.chdir(workdir)
     (found,) = predicted(audiojax.load(".", seeds=[1]), (noise(0.3), RATE))
     expected = audiojax.load(workdir, seeds=[1]).logits([(noise(0.3), RATE)])
@@ -284,8 +269,8 @@ def test_what_is_no_workdir_is_named(tmp_path):
     assert "no workdir given" in refused()
 
 
-def test_other_classes_and_tasks_are_named(of_mode, tmp_path):
-    first = of_mode("pad").workdir
+def test_other_classes_and_tasks_are_named(trained_of, tmp_path):
+    first = trained_of("pad").workdir
     other = edited(
         first, tmp_path / "a", lambda r: r.update(classes=["hiss", "hum", "boom"])
     )
@@ -297,27 +282,24 @@ def test_other_classes_and_tasks_are_named(of_mode, tmp_path):
     assert f"{other}: its task is multi_label" in refused(first, other)
 
 
-def test_the_same_workdir_twice_is_named(of_mode):
-    first = of_mode("pad").workdir
+def test_the_same_workdir_twice_is_named(trained_of):
+    first = trained_of("pad").workdir
     assert "the same workdir twice" in refused(first, f"{first}/../{first[1:]}", first)
 
 
-def test_unfinished_runs_are_used_when_told(of_mode, tmp_path):
+def test_unfinished_runs_are_used_when_told(trained_of, tmp_path):
     def edit(results):
         results["config"]["sweep"]["seeds"] = [0, 1, 7]
 
-    path = edited(of_mode("pad").workdir, tmp_path / "a", edit)
-    message = refused(path)
-    assert f"{path}: not finished: fold1-seed7" in message
-    assert "finished: fold1-seed0, fold1-seed1" in message
+    path = edited(trained_of("pad").workdir, tmp_path / "a", edit)
+    assert "fold1-seed7 can't be used yet" in refused(path)
     opened = audiojax.load(path, unfinished=True)
     assert opened.runs == {str(path): ["fold1-seed0", "fold1-seed1"]}
     assert audiojax.load(path, seeds=[0]).runs == {str(path): ["fold1-seed0"]}
-    assert "no such run is finished" in refused(path, folds=[3])
 
 
-def test_a_newer_format_is_named(of_mode, tmp_path):
-    source = Workdir(of_mode("pad").workdir)
+def test_a_newer_format_is_named(trained_of, tmp_path):
+    source = Workdir(trained_of("pad").workdir)
     shutil.copytree(source.path, tmp_path / "a")
     folder = tmp_path / "a" / Run(1, 0).name / "checkpoints"
     for manifest in folder.glob("*/manifest.json"):
@@ -354,11 +336,11 @@ def test_an_overlap_out_of_range_is_named(opened, overlap):
         next(opened.predictions([(noise(1), RATE)], overlap=overlap))
 
 
-def test_windows_need_one_length(of_mode, tmp_path):
+def test_windows_need_one_length(trained_of, tmp_path):
     config = trained.make_config()
     config.data.clip_seconds = 0.25
     other = trained.train(tmp_path / "short", config).workdir
-    both = audiojax.load(of_mode("pad").workdir, other)
+    both = audiojax.load(trained_of("pad").workdir, other)
     assert both.window_seconds is None
     with pytest.raises(InputError, match=r"hear windows of 0\.5 s, 0\.25 s"):
         next(both.predictions([(noise(1), RATE)]))

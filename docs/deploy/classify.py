@@ -3,9 +3,10 @@
 python classify.py MODEL.onnx FILE [FILE ...] [--top 3]
 
 It needs onnxruntime and NumPy alone, to be copied to where audiojax is not. WAV files
-are read by Python itself, all others by soundfile where that is installed. A file
-longer than the model's row is heard through windows that overlap by half: each has a
-line, and the file's own probabilities are their mean.
+are read by Python itself, all others by soundfile where that is installed. A file's own
+probabilities are made as in training's evaluation: of its first row, or, with clip_mode
+"crop", by the mean logits of windows all over it. A file longer than the model's row
+also has a line for each of windows that overlap by half.
 """
 
 import argparse
@@ -61,18 +62,41 @@ def resample(samples, rate, new_rate):
     return resampled * (new_rate / rate)
 
 
-def windows(samples, row, mode):
-    """Starts [N] in samples, rows [N, row] float32, and their own lengths [N]."""
-    if len(samples) <= row:
-        own = len(samples)
-        filled = np.resize(samples, row) if mode == "repeat" else np.zeros(row)
-        filled[:own] = samples
-        rows, starts = filled[None], np.array([0])
-    else:
-        own, last = row, len(samples) - row
-        starts = np.append(np.arange(0, last, max(row // 2, 1)), last)
-        rows = np.stack([samples[start : start + row] for start in starts])
-    return starts, rows.astype(np.float32), np.full(len(starts), own, np.int32)
+def grid(length, row):
+    """Where windows of a file begin that overlap by half, the last one at its end."""
+    last = max(length - row, 0)
+    return np.append(np.arange(0, last, max(row // 2, 1)), last)
+
+
+def evaluated(length, row, mode, num_windows):
+    """Where the rows of a file begin that evaluation averages over."""
+    spare = length - row if mode == "crop" else 0
+    count = min(-(-length // row), num_windows)
+    if spare <= 0 or count == 1:
+        return np.array([max(spare, 0) // 2])
+    return np.arange(count) * spare // (count - 1)
+
+
+def cut(samples, start, row, mode):
+    """A row [row] float32 of the samples, filled up where they end."""
+    part = samples[start : start + row]
+    filled = np.resize(part, row) if mode == "repeat" else np.zeros(row)
+    filled[: len(part)] = part
+    return filled.astype(np.float32)
+
+
+def mean_of_logits(probabilities, task):
+    """Probabilities [N, classes] of rows as one [classes], by their mean logits."""
+    found = probabilities.astype(np.float64)
+    if task == "multi_label":
+        # float32 is no nearer to 1.
+        found = np.clip(found, 6e-8, 1 - 6e-8)
+        logits = (np.log(found) - np.log1p(-found)).mean(axis=0)
+        return 1 / (1 + np.exp(-logits))
+    # Each row's logits but for a constant, which no softmax sees.
+    logits = np.log(np.maximum(found, 1e-38)).mean(axis=0)
+    shares = np.exp(logits - logits.max())
+    return shares / shares.sum()
 
 
 class Model:
@@ -82,7 +106,9 @@ class Model:
         labels: names of the classes.
         rate: samples per second.
         row: how many samples it hears at once.
-        mode: what becomes of clips that are shorter.
+        mode: what becomes of clips of other lengths.
+        num_windows: how many rows of a clip evaluation averages over at most.
+        task: "single_label" or "multi_label".
     """
 
     def __init__(self, path):
@@ -95,18 +121,35 @@ class Model:
         told = {name: json.loads(text) for name, text in texts.items()}
         self.labels, self.rate = told["labels"], told["sample_rate"]
         self.row, self.mode = told["samples"], told["clip_mode"]
+        self.num_windows, self.task = told["num_windows"], told["task"]
 
     def __call__(self, samples, rate):
-        """Starts in seconds [N] and probabilities [N, classes] of the windows."""
+        """Of a sound [T] at a rate its probabilities [classes], and of its windows.
+
+        Of those there come the starts in seconds [N] and the probabilities
+        [N, classes].
+        """
         samples = resample(samples, rate, self.rate)
-        starts, rows, lengths = windows(samples, self.row, self.mode)
+        length = len(samples)
+        seen = evaluated(length, self.row, self.mode, self.num_windows)
+        windows = grid(length, self.row)
+        starts = np.union1d(seen, windows)
+        found = self.run(samples, starts)
+        whole = mean_of_logits(found[np.searchsorted(starts, seen)], self.task)
+        return whole, windows / self.rate, found[np.searchsorted(starts, windows)]
+
+    def run(self, samples, starts):
+        """Probabilities [N, classes] of the rows that begin at [N] samples."""
+        rows = np.stack([cut(samples, at, self.row, self.mode) for at in starts])
+        own = min(len(samples), self.row)
+        lengths = np.full(len(rows), own, np.int32)
         given = {"audio": rows, "length": lengths}
         names = [tensor.name for tensor in self.session.get_inputs()]
         found = [
             self.session.run(None, {n: given[n][i : i + BATCH] for n in names})[0]
             for i in range(0, len(rows), BATCH)
         ]
-        return starts / self.rate, np.concatenate(found)
+        return np.concatenate(found)
 
 
 def main():
@@ -124,13 +167,13 @@ def main():
 
     for path in options.files:
         try:
-            starts, probabilities = model(*read(path))
+            whole, starts, probabilities = model(*read(path))
         # Each library has its own errors for a file that is none.
         except Exception as error:
             print(f"{path}: can't be read: {error}", file=sys.stderr)
             failed = True
             continue
-        print(f"{path}: {best(probabilities.mean(axis=0))}")
+        print(f"{path}: {best(whole)}")
         if len(starts) > 1:
             length = model.row / model.rate
             for start, row in zip(starts, probabilities, strict=True):

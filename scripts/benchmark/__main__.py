@@ -5,6 +5,7 @@
     python -m scripts.benchmark models --models resnet50 --batch 16
     python -m scripts.benchmark data --source_dir ESC10_DIR
     python -m scripts.benchmark train
+    python -m scripts.benchmark recipe --source_dir ESC10_DIR
     python -m scripts.benchmark sums
     python -m scripts.benchmark predict --minutes 60
     python -m scripts.benchmark export --models efficientnet_lite0,resnet50
@@ -27,6 +28,7 @@ SUBJECTS = (
     "models",
     "data",
     "train",
+    "recipe",
     "sums",
     "predict",
     "export",

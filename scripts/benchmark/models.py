@@ -158,7 +158,7 @@ def torch_network(
     )
 
 
-def torch_module(name: str) -> Any:
+def torch_module(name: str, num_classes: int = CLASSES) -> Any:
     """PyTorch's network of that name, with fresh parameters."""
     import torch  # pyright: ignore[reportMissingImports]
 
@@ -167,7 +167,7 @@ def torch_module(name: str) -> Any:
             EfficientNet,
         )
 
-        return EfficientNet.from_name(name.replace("_", "-"), num_classes=CLASSES)
+        return EfficientNet.from_name(name.replace("_", "-"), num_classes=num_classes)
     # A torchvision without compiled operators wants these declared to be imported.
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):
@@ -176,7 +176,7 @@ def torch_module(name: str) -> Any:
     import torchvision  # pyright: ignore[reportMissingImports]
 
     options = {"aux_logits": False} if name == "inception_v3" else {}
-    return torchvision.models.get_model(name, num_classes=CLASSES, **options)
+    return torchvision.models.get_model(name, num_classes=num_classes, **options)
 
 
 def _peak_resident_bytes(work: Callable[[], Any]) -> float:

@@ -75,7 +75,10 @@ def test_help_names_the_subjects(repo_root):
     for arguments, words in (
         (
             ["--help"],
-            ["{features,augment,models,data,train,sums,predict,export}", "compare the"],
+            [
+                "{features,augment,models,data,train,recipe,sums,predict,export}",
+                "compare the",
+            ],
         ),
         (["models", "--help"], ["--models", "PyTorch's networks and ours"]),
     ):
@@ -209,3 +212,14 @@ def test_export(repo_root):
     assert [cells[1] for _, cells in found] == ["1", "2"]
     for _, cells in found:
         assert float(cells[2]) > 0
+
+
+@pytest.mark.slow
+def test_recipe(repo_root, weights):
+    made = {"AUDIOJAX_WEIGHTS": str(weights)}
+    out = run(repo_root, "recipe", "--config", "demo", "--epochs", 2, **made)
+    assert_environment(out)
+    assert "demo, 2 epochs, " in out
+    ((name, (minutes, ratio)),) = rows(out)
+    assert (name, ratio) == ("audiojax", "1.00")
+    assert float(minutes) > 0
