@@ -39,7 +39,7 @@ LEVELS = [
 # The same inside of `training`.
 TRAINING = [
     ["study"],
-    ["grid"],
+    ["grid", "measure"],
     ["sweep"],
     ["trainer", "results"],
     ["loop"],
