@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from audiojax.errors import InputError
 
 # Strengths to choose from, scikit-learn's C: the inverse of the L2 penalty.
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Where there are too few clips of a class to choose by.
 DEFAULT_STRENGTH = 1e-2
 FOLDS = 4
@@ -87,7 +87,7 @@ def _fit(
 
 
 def _model(strength: float) -> LogisticRegression:
-    return LogisticRegression(C=strength, max_iter=5000, warm_start=True)
+    return LogisticRegression(C=strength, tol=1e-6, max_iter=5000, warm_start=True)
 
 
 def _choose(rows: np.ndarray, label: np.ndarray, groups: np.ndarray | None) -> float:
