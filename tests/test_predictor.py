@@ -16,7 +16,6 @@ from audiojax.workdir import Run, Workdir
 from tests import trained
 from tests.trained import RATE, ROW
 
-
 # Those that other tests have trained anyway are fast.
 MODES_OR_SLOW = [
     mode if mode in ("pad", "crop") else pytest.param(mode, marks=pytest.mark.slow)
