@@ -110,6 +110,7 @@ def test_it_writes_pictures_sounds_and_numbers(command, workdir, sounds, tmp_pat
     assert size_of(out / "a.png")[0] == 1100
 
 
+@pytest.mark.slow
 def test_integrated_gradients_are_the_default(command, workdir, sounds, tmp_path):
     status, told, _ = command(workdir, sounds / "a.wav", f"--out={tmp_path}/out")
     assert status == 0

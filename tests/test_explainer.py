@@ -149,7 +149,13 @@ def test_the_other_class_has_the_opposite_map(found):
     np.testing.assert_allclose(explained.attribution, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("integrated_gradients", marks=pytest.mark.slow),
+        *("smooth_grad", "grad_cam"),
+    ],
+)
 def test_the_mean_of_runs_is_explained(method):
     classifier, variables = made()
 
@@ -176,6 +182,7 @@ def test_of_several_rows_the_one_that_has_most_of_the_class():
     np.testing.assert_array_equal(explained.samples, sound()[0])
 
 
+@pytest.mark.slow
 def test_a_stretched_sound_has_only_its_own_samples():
     classifier, variables = made(mode="stretch")
     explainer = Explainer(opened(classifier, variables))

@@ -101,7 +101,10 @@ def test_train_then_evaluate(run, tmp_path):
     assert "confusion.png" in out
     page = tmp_path / "work" / "report.html"
     assert f"report       {page}\n" in out
-    assert page.read_text("utf-8").startswith("<!DOCTYPE html>")
+    text = page.read_text("utf-8")
+    assert text.startswith("<!DOCTYPE html>")
+    # Mistakes can be heard, and what was looked at in them is seen.
+    assert text.count("<audio") == text.count("What spoke for") > 0
     assert (tmp_path / "work" / "confusion.png").read_bytes()[:4] == b"\x89PNG"
     assert "--mode evaluate" in out
     again, evaluated, err = run(*tiny_arguments(tmp_path), "--mode=evaluate")

@@ -57,7 +57,9 @@ def test_they_can_be_heard_and_seen(made):
     assert rows[0]["sound"] is rows[0]["picture"] is rows[0]["explanation"] is None
     assert any(row["sound"] for row in rows)
     for row in rows[1:]:
-        samples, rate = soundfile.read(content(row["sound"], "audio/flac"), dtype="i2")
+        samples, rate = soundfile.read(
+            content(row["sound"], "audio/flac"), dtype="int16"
+        )
         stored, _ = soundfile.read(folder / row["filename"], dtype="int16")
         assert rate == trained.RATE
         np.testing.assert_array_equal(samples, stored)

@@ -125,6 +125,7 @@ def test_it_tells_files_folders_and_standard_input(workdir, sounds, tmp_path):
     np.testing.assert_allclose(arrays["window_start"][1:4], [0, 0.25, 0.5])
 
 
+@pytest.mark.slow
 def test_all_well_is_status_0(workdir, sounds):
     status, out, err = run(workdir, sounds / "a.wav", "--seeds=1", "--threshold=0")
     assert (status, err) == (0, "loaded []\n")

@@ -16,6 +16,12 @@ from audiojax.workdir import Run, Workdir
 from tests import trained
 from tests.trained import RATE, ROW
 
+# Those that other tests have trained anyway are fast.
+MODES_OR_SLOW = [
+    mode if mode in ("pad", "crop") else pytest.param(mode, marks=pytest.mark.slow)
+    for mode in MODES
+]
+
 
 @pytest.fixture(scope="module")
 def opened(trained_of):
@@ -28,7 +34,7 @@ def held_out(workdir, seed):
     return files.read_arrays(f"{workdir}/fold1-seed{seed}/predictions.npz")["logits"]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", MODES_OR_SLOW)
 def test_held_out_clips_have_the_logits_of_evaluation(trained_of, mode):
     found = trained_of(mode)
     both = [held_out(found.workdir, seed) for seed in (0, 1)]
@@ -43,6 +49,7 @@ def test_held_out_clips_have_the_logits_of_evaluation(trained_of, mode):
     assert ensemble.classes == trained.CLASSES
 
 
+@pytest.mark.slow
 def test_shifts_of_the_test_are_made_too(tmp_path):
     config = trained.make_config()
     config.data.test_shifts = 3
@@ -55,6 +62,7 @@ def test_shifts_of_the_test_are_made_too(tmp_path):
     np.testing.assert_allclose(by_hand, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_several_labels_a_clip(tmp_path):
     label = np.random.default_rng(0).integers(0, 2, (4 * len(trained.LENGTHS), 3))
     recordings = trained.make_recordings(label=label)
@@ -141,7 +149,7 @@ def noise(seconds, rate=RATE) -> np.ndarray:
     return np.random.default_rng(2).normal(0, 0.1, (round(seconds * rate),))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", MODES_OR_SLOW)
 @pytest.mark.parametrize("overlap", [0, 0.5, 0.8])
 def test_windows_are_those_cut_by_hand(trained_of, mode, overlap):
     sound, length = noise(7.3), ROW / RATE
@@ -220,6 +228,7 @@ def test_no_sounds_are_no_rows(opened):
     assert opened.logits([]).shape == (0, 3)
 
 
+@pytest.mark.slow
 def test_workdirs_of_other_rates_have_the_same_windows(trained_of, tmp_path):
     config = trained.make_config("pad")
     config.features.sample_rate, config.features.n_fft = 16000, 1600
@@ -336,6 +345,7 @@ def test_an_overlap_out_of_range_is_named(opened, overlap):
         next(opened.predictions([(noise(1), RATE)], overlap=overlap))
 
 
+@pytest.mark.slow
 def test_windows_need_one_length(trained_of, tmp_path):
     config = trained.make_config()
     config.data.clip_seconds = 0.25

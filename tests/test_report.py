@@ -240,6 +240,7 @@ def test_mistakes_can_be_heard_and_seen(heard):
             assert shown["src"].startswith("data:image/png;base64,")
 
 
+@pytest.mark.slow
 def test_the_command(workdir, tmp_path):
     out = tmp_path / "page.html"
     status, said, err = command(workdir, f"--out={out}")
@@ -267,7 +268,11 @@ def command(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "no workdir given; give one that was trained, or several"),
+        pytest.param(
+            [],
+            "no workdir given; give one that was trained, or several",
+            marks=pytest.mark.slow,
+        ),
         (["no_such_folder"], "no results.json, so this is not a workdir"),
     ],
 )
