@@ -154,7 +154,9 @@ def _optimizer(torch: Any, config: Config, network: Any, steps: int) -> Any:
                 }
             )
     adam = torch.optim.AdamW(groups)
-    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda n: float(rate(n)))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        adam, lambda n: float(np.asarray(rate(n)))
+    )
     adam.register_step_post_hook(lambda *_: schedule.step())
     return adam
 

@@ -226,7 +226,8 @@ def test_a_cut_network_is_its_stages_and_a_head(small):
 
 def flops(run, *arguments):
     """By XLA's own count, of what is not compiled."""
-    return jax.jit(run).lower(*arguments).cost_analysis()["flops"]
+    cost: Any = jax.jit(run).lower(*arguments).cost_analysis()
+    return cost["flops"]
 
 
 @every_network

@@ -1,6 +1,7 @@
 """What a step may change before it learns, what it learns, and what it leaves."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -295,7 +296,7 @@ def test_frozen_to_the_head_is_a_linear_probe_by_the_same_optimizer(
         picked = optax.softmax_cross_entropy_with_integer_labels
         return picked(logits, image_batch["label"]).mean()
 
-    fc = variables["params"]["fc"]
+    fc: Any = variables["params"]["fc"]
     of_probe = ADAM.init(fc)
     for _ in range(20):
         state, _ = step(state, image_batch, KEY)
