@@ -4,8 +4,8 @@ python -m audiojax.transfer --config configs/study_esc10.py \
     --config.data.source_dir=../shared/esc10
 
 Fourteen trainings of each fold: pretrained, random, and every other stage as X:
-frozen up to X, drawn anew from X, cut before X. Images are 64 x 125, a quarter of the
-usual ones, so that two CPU cores take an hour or two and not a night.
+frozen up to X, drawn anew from X, cut before X. Images are 64 x 250, half of the usual
+ones, to take less time; smaller ones would leave the last stage too few pixels for SVCCA.
 """
 
 from audiojax.config import Config
@@ -15,7 +15,7 @@ from configs import common, esc10_efficientnet
 def get_config() -> Config:
     """The recipe of `esc10_efficientnet.py`, and what is studied."""
     config = esc10_efficientnet.get_config()
-    config.features.n_mels, config.features.frames = 64, 125
+    config.features.n_mels, config.features.frames = 64, 250
     config.study = common.study(
         stages=("conv_stem", "blocks.1", "blocks.3", "blocks.5", "conv_head")
     )
