@@ -5,7 +5,8 @@ python -m audiojax.transfer --config configs/study_esc10.py \
 
 Fourteen trainings of each fold: pretrained, random, and every other stage as X:
 frozen up to X, drawn anew from X, cut before X. Images are 64 x 250, half of the usual
-ones, to take less time; smaller ones would leave the last stage too few pixels for SVCCA.
+ones, to take less time; smaller ones would leave the last stage too few pixels for
+SVCCA.
 """
 
 from audiojax.config import Config
