@@ -38,7 +38,7 @@ def run(repo_root, tmp_path):
         ),
         (
             [ESC10, "--config.study.clips=100"],
-            "conv_head: 100 clips of 32 pixels are too few for 1280 dimensions",
+            "conv_head: 100 clips of 16 pixels are too few for 1280 dimensions",
         ),
         ([ESC10, "--config.model.pretrained=None"], "a study compares random weights"),
     ],
