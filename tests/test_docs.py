@@ -39,8 +39,6 @@ LANGUAGES = {"", "text", "python", "dockerfile"}
 FAST = {
     "README.md, Two commands, 1",
     "README.md, Train on ESC-50, 1",
-    "README.md, Train on your own sounds, 1",
-    "own_audio.md, NumPy arrays, 1",
 }
 # As written by `python -m audiojax.main` and others; `python -c` is left as it is.
 PYTHON = """\

@@ -131,7 +131,11 @@ def wait_for_checkpoint(process, checkpoints):
 
 
 @pytest.mark.parametrize(
-    ("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+    ("signum", "status"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_saves_and_says_how_to_go_on(start, run, tmp_path, signum, status):
     long = tiny_arguments(tmp_path, "--config.epochs=1000")
@@ -145,6 +149,7 @@ def test_a_signal_saves_and_says_how_to_go_on(start, run, tmp_path, signum, stat
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_any_name_of_a_class_goes_the_whole_way(run, tmp_path, monkeypatch):
     """Trained, drawn, evaluated and averaged, where the output can only be ASCII."""
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")

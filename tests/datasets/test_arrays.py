@@ -225,6 +225,7 @@ print(results["runs"][0]["final"]["num_clips"])
 """
 
 
+@pytest.mark.slow
 def test_training_does_without_tensorflow(repo_root, tmp_path):
     programs = str(repo_root / ".pytest_cache" / "xla")
     done = subprocess.run(

@@ -103,7 +103,13 @@ def test_stages_and_logits_are_those_of_pytorch(name, size):
     assert max(errors.values()) < 1e-4, errors
 
 
-@every_network
+@pytest.mark.parametrize(
+    "name",
+    [
+        x if x == "resnet18" else pytest.param(x, marks=pytest.mark.slow)
+        for x in PARAMETERS
+    ],
+)
 def test_a_training_step_is_that_of_pytorch(name):
     network, variables, values, expected = golden(name)
     values = make_goldens.without_kinks(values)

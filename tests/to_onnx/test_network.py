@@ -23,7 +23,12 @@ from audiojax import to_onnx  # noqa: E402
 
 SMALL = LogMel(sample_rate=8000, n_fft=400, n_mels=80, frames=80, window_ms=(25.0,) * 3)
 # One a family, its smallest.
-FAMILIES = ["resnet18", "densenet121", "inception_v3", "efficientnet_lite0"]
+FAMILIES = [
+    "resnet18",
+    "efficientnet_lite0",
+    pytest.param("densenet121", marks=pytest.mark.slow),
+    pytest.param("inception_v3", marks=pytest.mark.slow),
+]
 OTHERS = [pytest.param(n, marks=pytest.mark.slow) for n in models.MODELS if n != "tiny"]
 
 
@@ -110,6 +115,7 @@ def test_every_network(name, capfd):
     compare(classifier(models.create(name, 7)), noise(3, 8000), capfd, batch=3)
 
 
+@pytest.mark.slow
 def test_inceptions_own_input(capfd):
     network = models.create("inception_v3", 7, transform_input=True)
     compare(classifier(network), noise(2, 8000), capfd, batch=2)

@@ -100,7 +100,7 @@ def kill_while_training(arguments, workdir, chance):
 
 
 @pytest.mark.parametrize(
-    ("kills", "epochs"), [(5, 20), pytest.param(50, 120, marks=pytest.mark.slow)]
+    ("kills", "epochs"), [(2, 20), pytest.param(50, 120, marks=pytest.mark.slow)]
 )
 def test_killed_at_random_moments_it_ends_with_the_same_bits(
     config, tmp_path, kills, epochs
@@ -146,6 +146,7 @@ def read_up_to(text, stream):
     return next((line for line in stream if line.startswith(text)), "")
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_what_it_waits_for_and_a_second_one_ends_at_once(
     config, tmp_path, caplog
 ):
@@ -339,6 +340,7 @@ def test_of_a_first_checkpoint_that_fails_there_is_one_sentence(
 # Several processes that share a sweep.
 
 
+@pytest.mark.slow
 def test_three_processes_share_a_sweep_and_one_is_killed(config, tmp_path):
     more = (
         "--config.sweep.seeds=0,1,2",

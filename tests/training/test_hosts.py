@@ -191,6 +191,7 @@ def test_the_first_process_alone_writes_and_speaks(alone, together):
     assert [run["name"] for run in results["runs"]] == ["fold1-seed0"]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_both_and_typed_again_the_bits_are_the_same(
     config, together, tmp_path
 ):

@@ -165,6 +165,7 @@ def everything(config):
     return config
 
 
+@pytest.mark.slow
 def test_changed_sounds_resume_to_the_same_bits_by_one_program(
     everything, make_trainer, tmp_path, monkeypatch
 ):
@@ -231,6 +232,7 @@ def test_seeds_side_by_side_are_what_each_gives_alone(config, make_trainer, tmp_
         assert best["epoch"] == alone_best["epoch"]
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side_stop_and_go_on_as_one_or_many(make_trainer, tmp_path):
     """Stopped together, one is trained on alone and the others catch up with it."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
