@@ -72,7 +72,9 @@ def test_each_change_draws_by_its_key_for_every_clip_apart(name):
     if "mix" not in name:  # equal clips, save where it is the partners that differ
         rows = rows._replace(values=jnp.repeat(rows.values[:1], SIZE, 0))
     once, again, other = (apply([name], rows, seed) for seed in (0, 0, 1))
-    jax.tree.map(np.testing.assert_array_equal, once, again)
+    # The vocoder's Fourier transform rounds by where its input lies in memory.
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
+    jax.tree.map(close, once, again)
     assert np.any(once.values != other.values)
     assert np.isfinite(once.values).all()
     assert len({row.tobytes() for row in np.asarray(once.values)}) > SIZE // 2
