@@ -73,7 +73,8 @@ def test_each_change_draws_by_its_key_for_every_clip_apart(name):
         rows = rows._replace(values=jnp.repeat(rows.values[:1], SIZE, 0))
     once, again, other = (apply([name], rows, seed) for seed in (0, 0, 1))
     # The vocoder's Fourier transform rounds by where its input lies in memory.
-    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
+    rounding = 1e-5 if name == "vocoder" else 0
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=rounding)
     jax.tree.map(close, once, again)
     assert np.any(once.values != other.values)
     assert np.isfinite(once.values).all()
