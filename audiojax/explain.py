@@ -14,7 +14,6 @@ import functools
 import io
 import logging
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -230,22 +229,12 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "target", None, "The class that is explained; default the most probable one."
     )
-    flags.DEFINE_list("folds", None, "The folds whose runs are used; default all.")
-    flags.DEFINE_list("seeds", None, "The seeds whose runs are used; default all.")
-    flags.DEFINE_bool(
-        "unfinished", False, "Use a workdir's finished runs where others are to come."
-    )
+    predict.define_run_flags()
 
 
 def main(argv: Sequence[str]) -> None:
-    """Sorts the arguments into workdirs and sounds, and explains."""
-    command.prepare()
-    with command.one_sentence("the output"):
-        workdirs = [name for name in argv[1:] if predict.is_workdir(name)]
-        names = [name for name in argv[1:] if name not in workdirs]
-        done = run(workdirs, names)
-    if not done:
-        sys.exit(1)
+    """Explains what the arguments name."""
+    predict.use(run, argv)
 
 
 if __name__ == "__main__":

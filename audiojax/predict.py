@@ -14,7 +14,7 @@ import functools
 import itertools
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from absl import app, flags
@@ -209,6 +209,15 @@ def named_sounds(
     return [clip for name in names for clip in find(name)]
 
 
+def define_run_flags() -> None:
+    """Defines the flags that `load` reads."""
+    flags.DEFINE_list("folds", None, "The folds whose runs are used; default all.")
+    flags.DEFINE_list("seeds", None, "The seeds whose runs are used; default all.")
+    flags.DEFINE_bool(
+        "unfinished", False, "Use a workdir's finished runs where others are to come."
+    )
+
+
 def load(workdirs: Sequence[str]) -> predictor.Predictor:
     """Opens the runs that the flags choose; raises as `predictor.load`."""
     return predictor.load(
@@ -296,19 +305,20 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "overlap", OVERLAP, "The share of a window that the next one hears again."
     )
-    flags.DEFINE_list("folds", None, "The folds whose runs are used; default all.")
-    flags.DEFINE_list("seeds", None, "The seeds whose runs are used; default all.")
-    flags.DEFINE_bool(
-        "unfinished", False, "Use a workdir's finished runs where others are to come."
-    )
+    define_run_flags()
     flags.DEFINE_string(
         "labels", None, "Audacity label tracks: a folder, or NAME.txt for one sound."
     )
     flags.DEFINE_string("embeddings", None, "NAME.npz for what the head is given.")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Sorts the arguments into workdirs and sounds, and predicts."""
+def use(
+    run: Callable[[Sequence[str], Sequence[str]], bool], argv: Sequence[str]
+) -> None:
+    """Sorts the arguments into workdirs and sounds, and runs a command on them.
+
+    The program ends with status 1 if not all sounds could be used.
+    """
     command.prepare()
     with command.one_sentence("the output"):
         workdirs = [name for name in argv[1:] if is_workdir(name)]
@@ -316,6 +326,11 @@ def main(argv: Sequence[str]) -> None:
         done = run(workdirs, names)
     if not done:
         sys.exit(1)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Predicts what the arguments name."""
+    use(run, argv)
 
 
 if __name__ == "__main__":
