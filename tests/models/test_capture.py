@@ -9,9 +9,10 @@ from flax import linen as nn
 from flax import traverse_util
 from jax import lax
 
-from audiojax import catalog, models, pretrained
+from audiojax import models, pretrained
 from audiojax.errors import InputError
 from scripts import convert_weights, make_goldens
+from tests.models import checkpoints
 from tests.tiny import Tiny
 
 # Nothing is below the zeros that a rectified image is padded with.
@@ -24,11 +25,8 @@ IMAGE = jnp.asarray(make_goldens.image((75, 91)))
 @functools.cache
 def made(name):
     """A network and variables that are the same on all machines."""
-    network = models.create(name, 10, **catalog.RECORDS[name].options)
-    variables = convert_weights.empty(network)
-    published = pretrained.to_published(variables)
-    shapes = {name: array.shape for name, array in published.items()}
-    return network, pretrained.fit("made", make_goldens.checkpoint(shapes), variables)
+    network, variables, values = checkpoints.made(name, 10)
+    return network, pretrained.fit("made", values, variables)
 
 
 def run(name, *layers):

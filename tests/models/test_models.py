@@ -21,6 +21,7 @@ from audiojax.models.densenet import DenseNet
 from audiojax.models.efficientnet import LiteBlock
 from audiojax.models.resnet import ResidualBlock, ResNet
 from scripts import convert_weights, make_goldens
+from tests.models import checkpoints
 from tests.tiny import Tiny
 
 # As published: torchvision's documentation, timm's for EfficientNet-Lite, and for
@@ -56,11 +57,7 @@ every_network = pytest.mark.parametrize(
 @functools.cache
 def golden(name):
     """The network, its variables, the golden checkpoint, and what PyTorch computes."""
-    network = models.create(name, 1000, **catalog.RECORDS[name].options)
-    variables = convert_weights.empty(network)
-    published = pretrained.to_published(variables)
-    shapes = {name: array.shape for name, array in published.items()}
-    values = make_goldens.checkpoint(shapes)
+    network, variables, values = checkpoints.made(name, 1000)
     with np.load(make_goldens.GOLDEN / f"{name}.npz") as arrays:
         return network, variables, values, dict(arrays)
 
