@@ -16,6 +16,7 @@ from audiojax import features
 from audiojax.augment import Augment
 from audiojax.config import Config
 from audiojax.datasets import batches
+from audiojax.errors import InputError
 from audiojax.training import optimizer, sweep, trainer
 from audiojax.training.feed import Data
 from audiojax.workdir import Run
@@ -28,7 +29,7 @@ KNOWN = {"shift", "time_mask", "mel_mask", "num_masks", "mixup"}
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the subject's command line options."""
-    parser.add_argument("--config", default="esc10_best", help="of configs/")
+    parser.add_argument("--config", default="esc10_recipe", help="of configs/")
     parser.add_argument("--source_dir", type=Path, help="its data set's folder")
     parser.add_argument("--data_dir", type=Path, help="prepared data; default: none")
     parser.add_argument("--epochs", type=int, help="default: the config's")
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
         split = ours.feed.split(fold.fold)
         try:
             importlib.import_module("torch")
+            check_known(config)
             packages.append("torch")
             contenders["PyTorch"] = lambda: train_in_torch(
                 config, data, split.train, split.test
@@ -79,6 +81,25 @@ def _minutes(work: Callable[[], Any]) -> float:
     return (time.perf_counter() - start) / 60
 
 
+def check_known(config: Config) -> None:
+    """Checks that the twin in PyTorch can do what the recipe asks for.
+
+    Raises:
+        InputError: if not.
+    """
+    if unknown := set(Augment(**config.augment).names) - KNOWN:
+        raise InputError(
+            f"the twin in PyTorch has no {', '.join(sorted(unknown))}; give a --config "
+            "without"
+        )
+    recipe = config.optimizer
+    if recipe.name != "adamw" or recipe.decay != "kernels" or recipe.layer_decay != 1:
+        raise InputError(
+            "the twin in PyTorch has AdamW alone, which decays kernels and has no "
+            "layer_decay; give a --config of that"
+        )
+
+
 def train_in_torch(
     config: Config, data: Data, train: np.ndarray, test: np.ndarray
 ) -> None:
@@ -86,8 +107,6 @@ def train_in_torch(
     import torch  # pyright: ignore[reportMissingImports]
 
     changes = Augment(**config.augment)
-    if unknown := set(changes.names) - KNOWN:
-        raise SystemExit(f"the twin in PyTorch has no {', '.join(sorted(unknown))}")
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     torch.manual_seed(0)
     mean, std = features.image_statistics([np.asarray(data.images)[train]])
@@ -134,8 +153,6 @@ def train_in_torch(
 def _optimizer(torch: Any, config: Config, network: Any, steps: int) -> Any:
     """AdamW with the recipe's schedule, stepped together; decays kernels alone."""
     recipe = optimizer.Recipe(**config.optimizer)
-    if recipe.name != "adamw" or recipe.decay != "kernels" or recipe.layer_decay != 1:
-        raise SystemExit("the twin in PyTorch has AdamW alone, which decays kernels")
     rate = optimizer.learning_rate(recipe, steps, config.epochs)
     head = set(list(network.parameters())[-2:])
     groups = []
