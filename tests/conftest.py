@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from absl import flags
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -58,3 +59,34 @@ def trained_of(tmp_path_factory):
         return trained.train(tmp_path_factory.mktemp(mode), config)
 
     return trained_of
+
+
+@pytest.fixture
+def command_of(monkeypatch, capsys):
+    """Calls a command in this process; gives its status, output and errors.
+
+    Its flags are its own, and those of the test's process stay as they are.
+    """
+    values = flags.FlagValues()
+    monkeypatch.setattr(flags, "FLAGS", values)
+    for kind in ("enum", "list", "bool", "string", "float", "integer"):
+        define = getattr(flags, f"DEFINE_{kind}")
+        define = functools.partial(define, flag_values=values)
+        monkeypatch.setattr(flags, f"DEFINE_{kind}", define)
+
+    def command_of(module):
+        monkeypatch.setattr(module.command, "prepare", lambda: None)
+        module.define_flags()
+
+        def command(*arguments):
+            rest = module.command.parse(None, ["a command", *map(str, arguments)])
+            try:
+                module.main(rest)
+                status = 0
+            except SystemExit as end:
+                status = end.code
+            return status, *capsys.readouterr()
+
+        return command
+
+    return command_of

@@ -1,12 +1,10 @@
 """The command, on a tiny workdir: what it writes, and what it refuses."""
 
-import functools
 import json
 
 import numpy as np
 import pytest
 import soundfile
-from absl import flags
 
 from audiojax import explain, files
 from tests import processes, trained
@@ -33,27 +31,8 @@ def sounds(tmp_path):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """Calls the command in this process; gives its status, output and errors."""
-    flag_values = flags.FlagValues()
-    monkeypatch.setattr(flags, "FLAGS", flag_values)
-    monkeypatch.setattr(explain.command, "prepare", lambda: None)
-    for kind in ("enum", "list", "bool", "string"):
-        define = getattr(flags, f"DEFINE_{kind}")
-        define = functools.partial(define, flag_values=flag_values)
-        monkeypatch.setattr(flags, f"DEFINE_{kind}", define)
-    explain.define_flags()
-
-    def command(*arguments):
-        rest = explain.command.parse(None, ["explain", *map(str, arguments)])
-        try:
-            explain.main(rest)
-            status = 0
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
-
-    return command
+def command(command_of):
+    return command_of(explain)
 
 
 def test_it_writes_pictures_sounds_and_numbers(command, workdir, sounds, tmp_path):

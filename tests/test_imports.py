@@ -11,7 +11,7 @@ LEVELS = [
     ["__init__"],
     ["main", "transfer"],
     ["training"],
-    ["explain"],
+    ["explain", "compare"],
     ["report", "ensemble", "predict", "export"],
     ["study", "drawings", "html", "mistakes"],
     [

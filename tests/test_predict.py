@@ -1,6 +1,5 @@
 """The command, in processes of its own and in this one."""
 
-import functools
 import io
 import json
 import os
@@ -10,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from absl import flags
 
 import audiojax
 from audiojax import files, predict
@@ -134,27 +132,13 @@ def test_all_well_is_status_0(workdir, sounds):
 
 
 @pytest.fixture
-def told(monkeypatch, capsys):
+def told(command_of):
     """Calls the command in this process, for what ends before anything is computed."""
-    flag_values = flags.FlagValues()
-    monkeypatch.setattr(flags, "FLAGS", flag_values)
-    monkeypatch.setattr(predict.command, "prepare", lambda: None)
-    define = {
-        name: functools.partial(getattr(flags, name), flag_values=flag_values)
-        for name in ("DEFINE_enum", "DEFINE_list", "DEFINE_bool", "DEFINE_string")
-    }
-    for name in ("DEFINE_float", "DEFINE_integer"):
-        define[name] = functools.partial(getattr(flags, name), flag_values=flag_values)
-    for name, function in define.items():
-        monkeypatch.setattr(flags, name, function)
-    predict.define_flags()
+    command = command_of(predict)
 
     def told(*arguments):
-        rest = predict.command.parse(None, ["predict", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            predict.main(rest)
-        assert caught.value.code == 1
-        out, err = capsys.readouterr()
+        status, out, err = command(*arguments)
+        assert status == 1
         assert out == ""
         assert err.startswith("audiojax: ")
         assert "Traceback" not in err
