@@ -88,8 +88,8 @@ def run(workdirs: Sequence[str], sounds: Sequence[str]) -> bool:
     classifier, layers = first[0].classifier, flags.FLAGS.layers
     clips = [clip for clip in given if not isinstance(clip, InputError)]
     made = images(clips, classifier)
-    variables = [workdir.variables(run) for workdir, run in (first, other)]
-    print(table(comparison.compare(classifier, *variables, made, layers)))
+    before, after = (workdir.variables(run) for workdir, run in (first, other))
+    print(table(comparison.compare(classifier, before, after, made, layers)))
     return True
 
 

@@ -2,12 +2,12 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
 import soundfile
 
 from audiojax import activations, compare, similarity
-from audiojax.inference import evaluated_rows
 from audiojax.workdir import Workdir
 from tests.trained import RATE, ROW
 
@@ -41,9 +41,8 @@ def test_two_seeds_are_compared_by_their_features(command, workdir, sounds):
     assert head == ["layer", "CKA", "SVCCA", "change", "of", "weights"]
     assert [line[0] for line in lines] == ["conv1", "conv2"]
     opened = Workdir(workdir)
-    clips = sorted(sounds.iterdir())
-    rows = [evaluated_rows(clip, opened.classifier)[1] for clip in clips]
-    image = np.concatenate([np.asarray(opened.classifier.image(row)) for row in rows])
+    read = [soundfile.read(clip, dtype="float32") for clip in sorted(sounds.iterdir())]
+    image = np.asarray(jax.jit(opened.classifier.image)(np.stack([x for x, _ in read])))
     first, other = (opened.variables(run) for run in opened.runs)
     pooled, pixels = (
         [take(opened.classifier, variables, image) for variables in (first, other)]
