@@ -14,7 +14,7 @@ import functools
 import io
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -160,6 +160,20 @@ def line(name: str, found: Explanation) -> str:
     )
 
 
+def mean_line(done: Collection[Explanation]) -> str:
+    """What is printed of several sounds together."""
+    told = []
+    for name, better in (("deletion", np.less), ("insertion", np.greater)):
+        curves: list[Curve] = [getattr(found, name) for found in done]
+        ours = np.array([curve.area for curve in curves])
+        random = np.array([curve.random_area for curve in curves])
+        told.append(
+            f"{name} {ours.mean():.3f} (random {random.mean():.3f}, "
+            f"{better.__name__} for {int(better(ours, random).sum())})"
+        )
+    return f"mean of {len(done)} sounds  {'  '.join(told)}"
+
+
 def run(workdirs: Sequence[str], sounds: Sequence[str]) -> bool:
     """Explains what the flags and arguments ask for.
 
@@ -200,6 +214,7 @@ def run(workdirs: Sequence[str], sounds: Sequence[str]) -> bool:
         done[name] = found
     if len(done) > 1:
         write_classes(done, opened.classes, log_mel, options.out)
+        predict.show(mean_line(done.values()))
     warn(done)
     return not problems
 

@@ -50,9 +50,24 @@ def test_it_writes_pictures_sounds_and_numbers(command, workdir, sounds, tmp_pat
     assert status == 1
     assert "empty.wav is empty: it holds no samples" in err
     assert "text.mp3 is not a readable sound file" in err
-    assert [line.split("  ")[0] for line in told.splitlines()] == [
+    *lines, mean = told.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
         str(sounds / f"{name}.wav") for name in "abc"
     ]
+    of_each = [json.loads((out / f"{name}.json").read_text()) for name in "abc"]
+    areas = {
+        name: np.array([[x[name]["area"], x[name]["random_area"]] for x in of_each])
+        for name in ("deletion", "insertion")
+    }
+    deletion, insertion = areas["deletion"], areas["insertion"]
+    assert mean == (
+        "mean of 3 sounds  deletion {:.3f} (random {:.3f}, less for {})".format(
+            *deletion.mean(axis=0), sum(deletion[:, 0] < deletion[:, 1])
+        )
+        + "  insertion {:.3f} (random {:.3f}, greater for {})".format(
+            *insertion.mean(axis=0), sum(insertion[:, 0] > insertion[:, 1])
+        )
+    )
     endings = ("json", "kept.wav", "left.wav", "npz", "png")
     written = {path.name for path in out.iterdir()}
     assert {f"{name}.{end}" for name in "abc" for end in endings} <= written
