@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -90,8 +91,7 @@ class Classifier:
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Variables before training: pretrained where asked for, the head random."""
-        image = jnp.zeros((1, *self.image_shape))
-        variables = jax.jit(lambda key: self.network.init(key, image, train=False))(key)
+        variables = self._draw(key)
         if self.weights is not None:
             variables = pretrained.load(
                 self.weights,
@@ -105,6 +105,16 @@ class Classifier:
             "batch_stats": variables["batch_stats"],
             "input": {"mean": jnp.zeros(channels), "std": jnp.ones(channels)},
         }
+
+    @functools.cached_property
+    def _draw(self) -> Callable[[jax.Array], dict[str, Any]]:
+        """The network's own variables by a key, compiled once for all runs."""
+
+        def draw(key: jax.Array) -> Any:
+            image = jnp.zeros((1, *self.image_shape))
+            return self.network.init(key, image, train=False)
+
+        return jax.jit(draw)
 
     def _new_paths(self, params: Variables) -> list[str]:
         """Published paths of what is not loaded beside the head."""

@@ -116,7 +116,7 @@ class _Programs:
                 Logit(classifier, variables, target), *given
             )
         )
-        self._draw = jax.jit(dataclasses.replace(classifier, weights=None).init)
+        self._draw = dataclasses.replace(classifier, weights=None).init
 
     def redrawn(self, key: jax.Array) -> list[Variables]:
         """The variables of each run with new weights; images are standardized alike."""

@@ -53,11 +53,10 @@ class Trained:
 
     def images(self, indices: np.ndarray) -> Iterator[Images]:
         """The clips of these numbers, batch by batch."""
-        to_image = jax.jit(self.trainer.classifier.batch_image)
         for batch in self.trainer.feed.evaluation(indices):
             real = np.asarray(batch["mask"]) > 0
-            parts = np.asarray(to_image(batch)), batch["label"], batch["index"]
-            yield parts[0][real], parts[1][real], parts[2][real]
+            image = np.asarray(self.trainer.batch_image(batch))
+            yield image[real], batch["label"][real], batch["index"][real]
 
 
 def open_trained(

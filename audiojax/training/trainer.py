@@ -159,6 +159,7 @@ class Trainer:
             config.accumulate,
             self._spread,
         )
+        self.batch_image = jax.jit(self.classifier.batch_image)
         # By fold: what every seed of it shares.
         self._statistics: dict[int, Variables] = {}
 
@@ -199,9 +200,8 @@ class Trainer:
         variables = self.classifier.init(keys(run)[0])
         if self.config.model.standardize:
             if run.fold not in self._statistics:
-                image = jax.jit(self.classifier.batch_image)
                 mean, std = features.image_statistics(
-                    np.asarray(image(batch))[batch["mask"] > 0]
+                    np.asarray(self.batch_image(batch))[batch["mask"] > 0]
                     for batch in self.feed.evaluation(self.feed.split(run.fold).train)
                 )
                 self._statistics[run.fold] = {"mean": mean, "std": std}
