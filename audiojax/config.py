@@ -9,6 +9,7 @@ import runpy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from audiojax.errors import InputError
@@ -19,6 +20,29 @@ Config = Any
 
 # Values of fields, by their names with points.
 Point = dict[str, Any]
+
+# What configs of older versions lack, with the values that mean what was done then.
+LATER: Point = {
+    "accumulate": 1,
+    "data.test_shifts": 0,
+    "model.cut": None,
+    "model.drop_path": 0.0,
+    "model.freeze": None,
+    "model.he_fan_out": False,
+    "model.keep_batch_norm": False,
+    "model.reinitialize": None,
+    "model.remat": False,
+    "model.update_batch_norm": False,
+    "optimizer.head_factor": 1.0,
+    "optimizer.layer_decay": 1.0,
+}
+
+
+def completed(config: Mapping[str, Any]) -> Point:
+    """The fields of a config that may be older than this version, with all of ours."""
+    fields = traverse_util.flatten_dict(config, sep=".")
+    adamw = fields.get("optimizer.name") == "adamw"
+    return LATER | {"optimizer.decay": "kernels" if adamw else "all"} | fields
 
 
 def read_none(config: Config) -> None:

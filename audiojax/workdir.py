@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from audiojax import checkpoint, classifier, files
 from audiojax.classifier import Classifier, Variables
-from audiojax.config import Config
+from audiojax.config import Config, completed
 from audiojax.errors import InputError, difference, listed
 from audiojax.fingerprint import Fingerprint
 from audiojax.task import TASKS, Task
@@ -26,20 +27,6 @@ RESULT, CHECKPOINTS, METRICS = "result.json", "checkpoints", "metrics.jsonl"
 TEST, VALIDATION = "predictions.npz", "validation.npz"
 # What mends a run's damaged file, as long as its checkpoints are whole.
 AGAIN = "type the training command again, which makes it anew from the checkpoint"
-# What configs of older versions lack, with the values that mean what was done then.
-LATER = {
-    "model": {
-        "freeze": None,
-        "update_batch_norm": False,
-        "reinitialize": None,
-        "keep_batch_norm": False,
-        "drop_path": 0.0,
-        "remat": False,
-        "cut": None,
-        "he_fan_out": False,
-    },
-    "data": {"test_shifts": 0},
-}
 
 named = functools.partial(listed, between=", ")
 
@@ -214,9 +201,8 @@ class Workdir:
         Raises:
             InputError: if this version can't build it.
         """
-        fields = {name: LATER[name] | self.config[name] for name in LATER}
-        config = as_config(self.config | fields)
-        return classifier.create(config, self.classes, self.task)
+        fields = traverse_util.unflatten_dict(completed(self.config), sep=".")
+        return classifier.create(as_config(fields), self.classes, self.task)
 
     def variables(self, run: Run, which: str = "last") -> Variables:
         """What `Classifier.logits` takes, as NumPy arrays.

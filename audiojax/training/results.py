@@ -21,7 +21,7 @@ from flax import traverse_util
 
 from audiojax import command, files, scores, task
 from audiojax import workdir as workdirs
-from audiojax.config import Config
+from audiojax.config import Config, completed
 from audiojax.datasets import Info, Recordings
 from audiojax.errors import InputError
 from audiojax.fingerprint import Fingerprint
@@ -40,8 +40,6 @@ MAY_CHANGE = (
     "checkpoint_seconds",
     "tensorboard",
 )
-# What older configs have not, and was neither off nor empty.
-EARLIER = {"accumulate": 1, "optimizer.head_factor": 1.0, "optimizer.layer_decay": 1.0}
 # What results.json sums up over the folds.
 KINDS = ("single", "raw", "best", "ensemble", "gain")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -90,13 +88,6 @@ def _described(workdir: epath.Path) -> dict[epath.Path, dict[str, Any]]:
     return found
 
 
-def _with_earlier(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config's fields, their parts joined by points, with those that came later."""
-    fields = traverse_util.flatten_dict(config, sep=".")
-    adamw = fields.get("optimizer.name") == "adamw"
-    return EARLIER | {"optimizer.decay": "kernels" if adamw else "all"} | fields
-
-
 def check_config(config: Config, workdir: epath.Path) -> None:
     """Checks that no run of the workdir was begun with another config.
 
@@ -105,7 +96,7 @@ def check_config(config: Config, workdir: epath.Path) -> None:
     """
     ours = traverse_util.flatten_dict(plain(config), sep=".")
     for path, described in _described(workdir).items():
-        theirs = _with_earlier(described.get("config", {}))
+        theirs = completed(described.get("config", {}))
         differ = [
             f"config.{name}: there {theirs.get(name)!r}, here {ours.get(name)!r}"
             for name in sorted(set(ours) | set(theirs))
