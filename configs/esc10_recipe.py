@@ -1,21 +1,21 @@
-"""Parts of a recipe for EfficientNet-Lite0 on ESC-10, to choose from on other folds.
+"""Parts of `esc10_best.py`, left out and added, to choose from on other folds.
 
 python -m audiojax.main --config configs/esc10_recipe.py:without_mixup \
     --config.data.source_dir=../shared/esc10 --workdir runs/without_mixup
 
 After the colon stand parts that are left out or taken in, see `WITHOUT` and `WITH`,
-with commas between; without any, all is as in `get_config`. Images are 64 x 125, a
-quarter of the usual ones, to try more in the same time. What decides are the clips that
-are held out, compared by `python -m scripts.ablation`, never those of the test folds.
-Measured in docs/recipe.md.
+with commas between; without any, all is as in the recipe. Images are 64 x 125, to try
+more in the same time. What decides are the clips that are held out, compared by
+`python -m scripts.ablation`, never those of the test folds. Measured in docs/recipe.md.
 """
 
 from audiojax.config import Config
-from configs import esc10_efficientnet
+from configs import esc10_best
 
 # Fields of the recipe's parts, and their values where a part is left out.
 WITHOUT = {
     "longer": {"epochs": 12},
+    "small_batch": {"batch_size": 32},
     "smoothing": {"optimizer.label_smoothing": 0.0},
     "mixup": {"augment.mixup": 0.0},
     "masks": {"augment.time_mask": 0.0, "augment.mel_mask": 0.0},
@@ -26,8 +26,8 @@ WITHOUT = {
 }
 # Parts that are not in the recipe, and their values where one is taken in.
 WITH = {
-    "small_batch": {"batch_size": 16},
-    "smaller_batch": {"batch_size": 8},
+    "batch_of_16": {"batch_size": 16},
+    "half_frozen": {"model.freeze": "blocks.2"},
     "cutmix": {"augment.cutmix": 1.0},
     "drop_path": {"model.drop_path": 0.1},
     "slow_body": {
@@ -52,14 +52,9 @@ WITH = {
 
 def get_config(changed: str = "") -> Config:
     """All parts, or what differs from them in those named, with commas between."""
-    config = esc10_efficientnet.get_config()
-    config.features.n_mels, config.features.frames = 64, 125
+    config = esc10_best.get_config()
+    config.features.frames = 125
     config.sweep.validation = "fold"
-    config.epochs = 25
-    config.augment.mixup = 0.4
-    config.optimizer.label_smoothing = 0.1
-    config.optimizer.ema_decay = 0.99
-    config.data.test_shifts = 4
     parts = {f"without_{name}": fields for name, fields in WITHOUT.items()}
     parts |= {f"with_{name}": fields for name, fields in WITH.items()}
     for part in filter(None, changed.split(",")):

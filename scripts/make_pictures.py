@@ -1,6 +1,6 @@
 r"""Makes the README's pictures of an explanation and of the report.
 
-python -m audiojax.main --config configs/esc10_recipe.py --workdir runs/esc10 \
+python -m audiojax.main --config configs/esc10_best.py --workdir runs/esc10 \
     --config.data.source_dir=ESC10_DIR
 python -m scripts.make_pictures runs/esc10 ESC10_DIR
 

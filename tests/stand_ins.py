@@ -51,6 +51,8 @@ def shorten(config: Config) -> None:
     config.optimizer.warmup_epochs, config.epochs = 0.0, 1
     config.sweep.folds = config.sweep.folds[:2]
     config.sweep.seeds = config.sweep.seeds[:2]
+    # It names a stage of the network that is stood in for.
+    config.model.freeze = None
     if "study" in config:
         config.features.n_mels = config.features.frames = 32
         config.study.update(stages=(), layers=(), clips=8)

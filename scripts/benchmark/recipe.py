@@ -29,7 +29,7 @@ KNOWN = {"shift", "time_mask", "mel_mask", "num_masks", "mixup"}
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the subject's command line options."""
-    parser.add_argument("--config", default="esc10_recipe", help="of configs/")
+    parser.add_argument("--config", default="esc10_best", help="of configs/")
     parser.add_argument("--source_dir", type=Path, help="its data set's folder")
     parser.add_argument("--data_dir", type=Path, help="prepared data; default: none")
     parser.add_argument("--epochs", type=int, help="default: the config's")

@@ -1,0 +1,23 @@
+"""The best recipe for ESC-10 that was not picked on a test fold.
+
+python -m audiojax.main --config configs/esc10_best.py \
+    --config.data.source_dir=../shared/esc10
+
+Found part by part on held-out folds: docs/recipe.md, which also has what it measures.
+"""
+
+from audiojax.config import Config
+from configs import esc10_efficientnet
+
+
+def get_config() -> Config:
+    """The plain recipe with small batches, longer, and with what averages."""
+    config = esc10_efficientnet.get_config()
+    config.features.n_mels, config.features.frames = 64, 250
+    config.batch_size = 8
+    config.epochs = 25
+    config.augment.mixup = 0.4
+    config.optimizer.label_smoothing = 0.1
+    config.optimizer.ema_decay = 0.99
+    config.data.test_shifts = 4
+    return config
