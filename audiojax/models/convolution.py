@@ -17,9 +17,9 @@ from jax import lax
 
 from audiojax.models.forms import Axis, Window, at_least_float32, form, total
 
-# How many images the gradient of a depthwise kernel adds up in one pass over their
-# pixels. More would store less, but leave the cache.
-_PART = 8
+# How many rows of pixels the gradient of a depthwise kernel adds up in one pass. With
+# more they leave the cache.
+_ROWS = 16
 
 
 def convolve(
@@ -91,31 +91,35 @@ def _kernel_gradient(
 ) -> jax.Array:
     """The gradient with respect to the kernel of a depthwise convolution.
 
-    It goes through a few images at a time, in a loop, into which XLA can't pull what
-    made the images, to repeat it for each tap. The sum over pixels is one for all taps:
-    were each summed alone, every shifted image would be stored.
+    It goes through a few rows at a time, in a loop, into which XLA can't pull what made
+    the images, to repeat it for each tap. Columns and channels are one axis there, for
+    over an axis before that one XLA adds whole vectors.
     """
     padded = window.pad(image)
-    batch, *_, channels = gradient.shape
-    length = math.gcd(batch, _PART)
+    batch, rows, columns, channels = gradient.shape
+    height = math.gcd(rows, _ROWS)
+    count = math.gcd(batch, _ROWS // height)
+    # A loop of one pass would be none.
+    count = count // 2 if count == batch > 1 else count
+    step, reach = window.rows.step, (height - 1) * window.rows.step + window.rows.taps
+    part = window._replace(rows=Axis(reach, window.rows.taps, step, 0, 0))
 
-    def add_part(part: jax.Array, so_far: jax.Array) -> jax.Array:
-        images, gradients = (
-            lax.dynamic_slice_in_dim(array, part * length, length)
-            for array in (padded, gradient)
+    def add_part(number: jax.Array, so_far: jax.Array) -> jax.Array:
+        first, top = number // (rows // height) * count, number % (rows // height)
+        place, size = (first, top * height * step, 0, 0), padded.shape[2:]
+        images = lax.dynamic_slice(padded, place, (count, reach, *size))
+        place, size = (first, top * height, 0, 0), gradient.shape[2:]
+        gradients = lax.dynamic_slice(gradient, place, (count, height, *size))
+        products = [part.shifted(images, tap) * gradients for tap in window.taps]
+        return so_far + jnp.stack(
+            [of_tap.reshape(count * height, -1).sum(axis=0) for of_tap in products]
         )
-        products = [
-            total(
-                window.shifted(images, tap, (i, i + 1)) * gradients[i : i + 1]
-                for i in range(length)
-            )
-            for tap in window.taps
-        ]
-        return so_far + jnp.stack(products).sum((1, 2, 3))
 
-    zero = jnp.zeros((len(window.taps), channels), gradient.dtype)
-    sums = lax.fori_loop(0, batch // length, add_part, zero)
-    return sums.reshape(window.rows.taps, window.columns.taps, 1, channels)
+    zero = jnp.zeros((len(window.taps), columns * channels), gradient.dtype)
+    num_parts = batch // count * (rows // height)
+    sums = lax.fori_loop(0, num_parts, add_part, zero)
+    taps = window.rows.taps, window.columns.taps
+    return sums.reshape(*taps, columns, channels).sum(axis=2)[:, :, None]
 
 
 def _factor(kernel: jax.Array, tap: tuple[int, int]) -> jax.Array:

@@ -63,15 +63,10 @@ class Window(NamedTuple):
         """The image with the value around it that the window reaches."""
         return _framed(image, [(axis.before, axis.after) for axis in self], value)
 
-    def shifted(
-        self,
-        padded: jax.Array,
-        tap: tuple[int, int],
-        images: tuple[int, int] | None = None,
-    ) -> jax.Array:
-        """The pixels [B,H',W',C] that a tap reads, of images first to end or of all."""
+    def shifted(self, padded: jax.Array, tap: tuple[int, int]) -> jax.Array:
+        """The pixels [B,H',W',C] that a tap reads."""
         size = (self.rows.outputs, self.columns.outputs)
-        return _pixels(padded, tap, size, (self.rows.step, self.columns.step), images)
+        return _pixels(padded, tap, size, (self.rows.step, self.columns.step))
 
     def gather(self, term: Callable[..., jax.Array], *outputs: jax.Array) -> jax.Array:
         """An image [B,H,W,C], each pixel the sum over the taps that meet it.
@@ -158,13 +153,11 @@ def _pixels(
     start: tuple[int, int],
     size: tuple[int, int],
     steps: tuple[int, int] = (1, 1),
-    images: tuple[int, int] | None = None,
 ) -> jax.Array:
-    first, end = images or (0, len(image))
     bottom = start[0] + (size[0] - 1) * steps[0] + 1
     right = start[1] + (size[1] - 1) * steps[1] + 1
-    limits = (end, bottom, right, image.shape[-1])
-    return lax.slice(image, (first, *start, 0), limits, (1, *steps, 1))
+    limits = (len(image), bottom, right, image.shape[-1])
+    return lax.slice(image, (0, *start, 0), limits, (1, *steps, 1))
 
 
 def total(terms: Iterable[jax.Array]) -> jax.Array:
