@@ -1,6 +1,4 @@
 import dataclasses
-import logging
-import shutil
 import subprocess
 import sys
 import threading
@@ -11,50 +9,19 @@ import soundfile
 
 from audiojax import sounds
 from audiojax.clips import MODES, ClipPolicy
-from audiojax.datasets import Clip, Info, Recordings, batches
+from audiojax.datasets import batches
 from audiojax.datasets.layouts import synthetic
-from audiojax.datasets.store import images
 from audiojax.errors import InputError
-
-SIZE = 100  # samples asked for
-PAD = ClipPolicy("pad", SIZE)
-
-
-def make_recordings(n=10, lengths=None, sources=None, name="sounds", shared=()):
-    """Clip i holds the value i / 64 throughout; `asked` notes which were read."""
-    lengths = np.full(n, SIZE) if lengths is None else np.array(lengths)
-    sources = [str(i) for i in range(n)] if sources is None else sources
-    clips = tuple(Clip(f"{i}.wav", (i % 3,), i % 2 + 1, sources[i]) for i in range(n))
-    asked = []
-
-    def read(index):
-        asked.append(index)
-        return np.full(lengths[index], index / 64, np.float32)
-
-    info = Info(name, ("a", "b", "c"), 1000, clips, shared)
-    return Recordings(info, [f"sum of {name}"] * len(info.clips), lengths, read), asked
-
-
-def train(recordings, indices, batch_size, **settings):
-    given = {"policy": PAD, "seed": 0, "epoch": 0, **settings}
-    return list(
-        batches.train_batches(recordings, indices, batch_size=batch_size, **given)
-    )
-
-
-def evaluate(recordings, indices, batch_size, **settings):
-    given = {"policy": PAD, **settings}
-    return list(
-        batches.eval_batches(recordings, indices, batch_size=batch_size, **given)
-    )
-
-
-def assert_same(left, right):
-    assert len(left) == len(right)
-    for a, b in zip(left, right, strict=True):
-        assert a.keys() == b.keys()
-        for name in a:
-            np.testing.assert_array_equal(a[name], b[name])
+from tests.datasets.numbered import (
+    CROP,
+    PAD,
+    SIZE,
+    assert_same,
+    evaluate,
+    make_recordings,
+    train,
+    uneven,
+)
 
 
 def test_num_batches():
@@ -153,20 +120,6 @@ def test_short_clips_are_filled_with_zeros_and_long_ones_cut(caplog):
     assert len(caplog.records) == 1  # once is enough
     evaluate(recordings, range(5), 5, policy=ClipPolicy("pad", 300))
     assert "1 of 5 clips are longer than 0.300 s" in caplog.text
-
-
-def uneven(name="uneven", **settings):
-    """Clip i counts up from i * 1000; 0.3 to 4.5 rows long."""
-    lengths = np.array([100, 30, 450, 101, 250, 99, 200, 300, 77, 310])
-    recordings, _ = make_recordings(lengths=lengths, name=name)
-    return dataclasses.replace(
-        recordings,
-        read=lambda i: np.arange(i * 1000, i * 1000 + lengths[i], dtype=np.float32),
-        **settings,
-    )
-
-
-CROP = ClipPolicy("crop", SIZE, 3)
 
 
 def first_samples(batches_):
@@ -484,63 +437,6 @@ print(growth(recordings))
     assert found < 40
 
 
-def compute(batch):
-    """Stands in for the log-mel: [B, T] -> [B, 2, 3, 1]."""
-    return batch["audio"][:, :6].reshape(-1, 2, 3, 1) * 2
-
-
-def cache(recordings, folder, **settings):
-    given = {
-        "key": "a",
-        "shape": (2, 3, 1),
-        "compute": compute,
-        "policy": PAD,
-        "batch_size": 4,
-        "cache_dir": str(folder),
-        **settings,
-    }
-    return images.image_cache(recordings, **given)
-
-
-def test_images_are_computed_once_and_mapped(tmp_path, caplog):
-    recordings, asked = make_recordings()
-    with caplog.at_level(logging.INFO):
-        images = cache(recordings, tmp_path)
-    assert "computing 10 images" in caplog.text
-    assert "0.0 MiB" in caplog.text
-    assert isinstance(images, np.memmap)
-    assert images.dtype == np.float32
-    assert not images.flags.writeable
-    expected = np.broadcast_to(np.arange(10).reshape(-1, 1, 1, 1) / 32, images.shape)
-    np.testing.assert_array_equal(images, expected)
-    asked.clear()
-    np.testing.assert_array_equal(cache(recordings, tmp_path, compute=None), expected)
-    assert not asked
-    assert len(list(tmp_path.glob("*.npy"))) == 1
-
-
-def test_images_are_keyed_by_content_settings_and_length(tmp_path):
-    recordings, _ = make_recordings()
-    cache(recordings, tmp_path)
-    cache(recordings, tmp_path, key="b")
-    cache(recordings, tmp_path, policy=ClipPolicy("pad", 50))
-    cache(make_recordings(name="other")[0], tmp_path)
-    assert len(list(tmp_path.glob("log_mel-*.npy"))) == 4
-
-
-def test_images_of_windows_are_those_of_the_audio(tmp_path):
-    recordings = uneven()
-    images = cache(recordings, tmp_path, policy=CROP)
-    assert len(images) == 1 + 1 + 3 + 2 + 3 + 1 + 2 + 3 + 1 + 3
-    given = {"policy": CROP, "batch_size": 4}
-    indices = [7, 2, 1, 3]
-    audio = batches.eval_batches(recordings, indices, **given)
-    found = batches.eval_batches(recordings, indices, image=images, **given)
-    for left, right in zip(audio, found, strict=True):
-        np.testing.assert_array_equal(compute(left), right["image"])
-        np.testing.assert_array_equal(left["index"], right["index"])
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seed", range(5))
 def test_any_length_rate_and_number_of_channels(mode, seed, tmp_path):
@@ -582,65 +478,6 @@ def test_any_length_rate_and_number_of_channels(mode, seed, tmp_path):
     np.testing.assert_array_equal(np.sort(counted[1]), np.arange(n))
     if mode != "crop":
         np.testing.assert_array_equal(counted[0], np.arange(n))
-
-
-def test_training_draws_each_of_the_cached_windows(tmp_path):
-    recordings = uneven(in_memory=True)
-    images = cache(recordings, tmp_path, policy=CROP)
-    seen = {i: set() for i in range(10)}
-    for epoch in range(30):
-        for batch in train(
-            recordings, range(10), 4, policy=CROP, epoch=epoch, image=images
-        ):
-            for i, image in zip(batch["index"], batch["image"], strict=True):
-                seen[int(i)].add(float(image[0, 0, 0]) / 2 - 1000 * int(i))
-    assert seen[0] == seen[1] == {0}
-    assert seen[2] == {0, 175, 350}
-    assert seen[3] == {0, 1}
-
-
-def test_all_batches_of_images_have_one_size(tmp_path):
-    sizes = []
-
-    def noted(batch):
-        sizes.append(batch["audio"].shape)
-        return compute(batch)
-
-    cache(make_recordings()[0], tmp_path, compute=noted)
-    assert sizes == [(4, SIZE)] * 3
-
-
-def test_images_that_failed_leave_nothing(tmp_path):
-    def failing(batch):
-        if batch["audio"][0, 0] > 0.1:
-            raise KeyboardInterrupt
-        return compute(batch)
-
-    recordings, _ = make_recordings()
-    with pytest.raises(KeyboardInterrupt):
-        cache(recordings, tmp_path, compute=failing)
-    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
-    assert cache(recordings, tmp_path).shape == (10, 2, 3, 1)
-    with pytest.raises(ValueError, match="images"):
-        cache(recordings, tmp_path, key="c", shape=(3, 3, 1))
-
-
-def test_what_a_killed_process_left_is_written_over(tmp_path):
-    recordings, _ = make_recordings()
-    whole = cache(recordings, tmp_path).copy()
-    (path,) = tmp_path.glob("*.npy")
-    path.with_name(f".{path.name}.part").write_bytes(path.read_bytes()[:200])
-    path.unlink()
-    np.testing.assert_array_equal(cache(recordings, tmp_path), whole)
-    assert [p.suffix for p in sorted(tmp_path.iterdir())] == [".json", ".npy", ".lock"]
-
-
-def test_a_full_disk_is_told_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 0, 100)
-    )
-    with pytest.raises(InputError, match=r"has 0\.0 MiB free; make room"):
-        cache(make_recordings()[0], tmp_path)
 
 
 @pytest.mark.parametrize("weights", [None, np.ones(7)])
