@@ -26,7 +26,6 @@ from audiojax.datasets import balance, checks, parts
 from audiojax.errors import InputError, check_choice
 from audiojax.task import Task
 from audiojax.training import feed, hosts, program, results, trainer
-from audiojax.training.hosts import Hosts
 from audiojax.training.loop import Diverged
 from audiojax.training.results import Results
 from audiojax.training.trainer import Trainer
@@ -118,17 +117,16 @@ def _done(workdir: epath.Path, run: Run) -> bool:
     return results.finished(workdir / run.name) is not None
 
 
-def _lay_out(config: Config, num_runs: int) -> tuple[str, Hosts]:
-    """How so many runs are trained, and the processes that share each of them.
+def _lay_out(config: Config, num_runs: int) -> str:
+    """How so many runs are trained.
 
     Raises:
-        InputError: as `program.check_shares`.
+        InputError: as `trainer.choose_parallel` and `program.check_shares`.
     """
     parallel = trainer.choose_parallel(config, num_runs)
-    # Side by side, each process of a job trains runs of its own.
-    team = Hosts() if parallel == "seed_parallel" else hosts.everyone()
-    program.check_shares(config.batch_size, config.accumulate, team.count)
-    return parallel, team
+    count = hosts.everyone().count
+    program.check_shares(config.batch_size, config.accumulate, count)
+    return parallel
 
 
 def load(config: Config) -> datasets.Recordings:
@@ -222,33 +220,30 @@ def _train_left(
     left = _left(config, workdir)
     if not left:
         return diverged
-    parallel, team = _lay_out(config, len(left))
-    job = hosts.everyone()
-    if team != job and not locks.possible(workdir):
-        left = left[job.index :: job.count]
+    parallel, job = _lay_out(config, len(left)), hosts.everyone()
     data = trainer.open_data(config, recordings)
-    built = Trainer(config, data, parallel, team)
+    built = Trainer(config, data, parallel, job)
     for run in left:  # what can't be split is refused before the first run trains
         built.feed.split(run.fold)
     while True:
         with contextlib.ExitStack() as held:
             decide = functools.partial(_take, built, workdir, left, held)
-            taken, busy = team.broadcast(decide)
+            taken, busy = job.broadcast(decide)
             chosen = [left[i] for i in taken]
-            if team.first:
+            if job.first:
                 for run in chosen:
                     results.write_described(config, recordings, workdir / run.name)
             ends = built.train(chosen, workdir) if chosen else []
             for end in ends:
                 if isinstance(end, Diverged):
                     diverged.append(end.message)
-                    if team.first:
+                    if job.first:
                         logger.error("%s", end.message)
-                elif team.first:
+                elif job.first:
                     path = workdir / end.run.name / workdirs.RESULT
                     files.write_sealed(path, end.to_json())
                     _log_score(end, recordings.info.task)
-            if team.first and chosen:
+            if job.first and chosen:
                 table.write()
         left = [run for run in left if run not in chosen]
         if not chosen:

@@ -77,14 +77,22 @@ def choose_parallel(config: Config, num_runs: int) -> str:
     """How so many runs are laid over devices: "data_parallel" or "seed_parallel".
 
     "auto" trains runs side by side where a device would get fewer than
-    `CLIPS_PER_DEVICE` clips of a batch.
+    `CLIPS_PER_DEVICE` clips of a batch, and never in a job of several processes: there
+    Orbax writes what is whole on one host only if that is the first.
 
     Raises:
-        InputError: for an unknown choice.
+        InputError: for an unknown choice, or one that such a job has not.
     """
     check_choice("config.parallel", config.parallel, PARALLEL)
-    if config.parallel != "auto":
-        return config.parallel
+    several = jax.process_count() > 1
+    if several and config.parallel == "seed_parallel":
+        raise InputError(
+            f"config.parallel is seed_parallel, in a job of {jax.process_count()} "
+            "processes; take data_parallel, or type the command on each host without "
+            "--multihost and with the same --workdir: they share its runs"
+        )
+    if several or config.parallel != "auto":
+        return "data_parallel" if several else config.parallel
     devices = jax.device_count()
     small = config.batch_size < CLIPS_PER_DEVICE * devices
     # On one device both are a run at a time, but rounding may differ, and the number of

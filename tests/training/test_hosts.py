@@ -225,25 +225,6 @@ def test_a_signal_to_one_stops_both_and_typed_again_the_bits_are_the_same(
 
 
 @pytest.mark.slow
-def test_side_by_side_each_process_trains_runs_of_its_own(config, alone, tmp_path):
-    """Four seeds on two processes of two devices."""
-    more = ["--config.sweep.seeds=0,1,2,3", "--config.parallel=seed_parallel"]
-    ends = processes.run_job(*arguments(config, tmp_path / "work"), *more, devices=2)
-    assert [status for status, *_ in ends] == [0, 0], ends
-    finished = [
-        {line.split()[0] for line in err.splitlines() if "epoch 4/4" in line}
-        for _, _, err in ends
-    ]
-    assert [len(names) for names in finished] == [2, 2]
-    assert finished[0] | finished[1] == {f"fold1-seed{seed}" for seed in range(4)}
-    results = json.loads((tmp_path / "work" / "results.json").read_text())
-    assert [run["seed"] for run in results["runs"]] == [0, 1, 2, 3]
-    assert results["folds"][0]["seeds"] == [0, 1, 2, 3]
-    found, expected = predicted(tmp_path / "work"), predicted(alone)
-    np.testing.assert_allclose(found["logits"], expected["logits"], rtol=0, atol=1e-4)
-
-
-@pytest.mark.slow
 def test_one_that_fails_alone_ends_the_job(config, tmp_path):
     """The first may write only small files, and the other waits for its next step."""
     begun = time.monotonic()

@@ -431,6 +431,14 @@ def test_one_device_has_one_way_however_many_runs_are_left(config, monkeypatch):
     assert {trainer.choose_parallel(config, n) for n in (1, 5)} == {"data_parallel"}
 
 
+def test_several_processes_share_each_run(config, monkeypatch):
+    monkeypatch.setattr(trainer.jax, "process_count", lambda: 2)
+    assert trainer.choose_parallel(config, 5) == "data_parallel"
+    config.parallel = "seed_parallel"
+    with pytest.raises(InputError, match="job of 2 processes; take data_parallel, or"):
+        trainer.choose_parallel(config, 5)
+
+
 def test_an_unknown_way_to_use_devices_is_named(config):
     config.parallel = "model_parallel"
     with pytest.raises(InputError, match="auto, data_parallel, seed_parallel"):
