@@ -203,14 +203,13 @@ def test_what_the_config_tells_is_refused_before_data_are_touched(
 def test_a_batch_that_processes_can_t_share_is_refused_before_data_are_touched(
     config, tmp_path, monkeypatch
 ):
-    """Eight devices of two processes; runs side by side share no batch."""
+    """Eight devices of two processes."""
     monkeypatch.setattr(sweep, "load", never_loaded)
     monkeypatch.setattr(hosts, "everyone", lambda: hosts.Hosts(0, 2))
     fields = {"batch_size": 36, "parallel": "data_parallel"}
     with pytest.raises(InputError, match="batch_size is 36, which 8 devices of 2 proc"):
         sweep.train(configs.at(config, fields), tmp_path / "work")
     assert list(tmp_path.iterdir()) == []
-    sweep.check(configs.at(config, {**fields, "parallel": "seed_parallel"}), tmp_path)
     fields |= {"batch_size": 40, "accumulate": 2}
     with pytest.raises(InputError, match="accumulate=2 parts; give a multiple of 16"):
         sweep.train(configs.at(config, fields), tmp_path / "work")
