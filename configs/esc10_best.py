@@ -1,9 +1,9 @@
-"""The best recipe for ESC-10 that was not picked on a test fold.
+"""The best recipe for ESC-10 that held-out folds have shown so far.
 
 python -m audiojax.main --config configs/esc10_best.py \
     --config.data.source_dir=../shared/esc10
 
-Found part by part on held-out folds: docs/recipe.md, which also has what it measures.
+Found part by part in docs/recipe.md; not measured yet on the test folds.
 """
 
 from audiojax.config import Config

@@ -26,7 +26,7 @@ from audiojax.training import feed, optimizer, program, steps
 from audiojax.training.checkpoints import Checkpoints
 from audiojax.training.evaluate import Evaluator
 from audiojax.training.feed import Data, Feed
-from audiojax.training.hosts import Hosts
+from audiojax.training.hosts import Hosts, everyone
 from audiojax.training.loop import ActiveRun, Diverged, Loop, LoopSettings, keys
 from audiojax.training.program import DataParallel, Programs, SeedParallel, Spread
 from audiojax.training.progress import Progress
@@ -84,20 +84,20 @@ def choose_parallel(config: Config, num_runs: int) -> str:
         InputError: for an unknown choice, or one that such a job has not.
     """
     check_choice("config.parallel", config.parallel, PARALLEL)
-    several = jax.process_count() > 1
-    if several and config.parallel == "seed_parallel":
+    processes = everyone().count
+    if processes > 1 and config.parallel == "seed_parallel":
         raise InputError(
-            f"config.parallel is seed_parallel, in a job of {jax.process_count()} "
-            "processes; take data_parallel, or type the command on each host without "
-            "--multihost and with the same --workdir: they share its runs"
+            f"config.parallel is seed_parallel, in a job of {processes} processes; "
+            "take data_parallel, or type the command on each host without --multihost "
+            "and with the same --workdir: they share its runs"
         )
-    if several or config.parallel != "auto":
-        return "data_parallel" if several else config.parallel
+    if config.parallel != "auto":
+        return config.parallel
     devices = jax.device_count()
     small = config.batch_size < CLIPS_PER_DEVICE * devices
     # On one device both are a run at a time, but rounding may differ, and the number of
     # runs that are left must not.
-    side_by_side = devices > 1 and num_runs > 1 and small
+    side_by_side = processes == 1 and devices > 1 and num_runs > 1 and small
     return "seed_parallel" if side_by_side else "data_parallel"
 
 
