@@ -270,6 +270,9 @@ def _by_tf_data(fetch: Callable[..., Batch], *table: np.ndarray) -> Generator[Ba
     dataset = dataset.map(load, num_parallel_calls=PARALLEL, deterministic=True)
     options = tf.data.Options()
     options.experimental_warm_start = True
+    # All sizes are given. The thread that would choose them sleeps ever longer, and the
+    # end of an epoch can wait for it: 7 to 40 s of an epoch of 10 s.
+    options.autotune.enabled = False
     dataset = dataset.prefetch(PREFETCH).with_options(options)
 
     def stream(iterator: Iterator[Batch]) -> Generator[Batch]:
