@@ -1,7 +1,8 @@
 """Averages finished runs, also those of different models, from their workdirs.
 
 python -m audiojax.ensemble WORKDIR [WORKDIR ...] [--folds 1,2]
-    [--average logits|probabilities] [--weights equal|validation] [--out FILE.json]
+    [--average logits|probabilities] [--weights equal|validation] [--mistakes]
+    [--out FILE.json]
 
 In every fold, the runs (seeds) of a workdir are averaged first and the workdirs then.
 So each workdir counts alike, however many seeds it has, and weights are given to
@@ -21,7 +22,7 @@ import numpy as np
 from absl import app, flags
 from etils import epath
 
-from audiojax import command, files, scores
+from audiojax import calibration, command, files, scores
 from audiojax import task as tasks
 from audiojax.errors import InputError, difference
 from audiojax.task import Average, Task
@@ -200,7 +201,11 @@ def open_all(
 
 
 def score_fold(
-    test: Clips, validation: Clips | None, task: Task, average: Average
+    test: Clips,
+    validation: Clips | None,
+    classes: Sequence[str],
+    task: Task,
+    average: Average,
 ) -> dict[str, Any]:
     """The scores of one fold: see `ensemble`."""
     members, weights = test.members(average), None
@@ -215,8 +220,27 @@ def score_fold(
         kept = {kind: found[kind] for kind in ("single", "ensemble")}
         by_workdir.append({"weight": weight, **kept})
     singles = [workdir["single"] for workdir in by_workdir]
-    found = scores.of_average(singles, average(members, weights), test.label, task)
-    return {"num_clips": found["num_clips"], "workdirs": by_workdir} | found
+    logits = average(members, weights)
+    found = scores.of_average(singles, logits, test.label, task)
+    wrong = mistakes(test, logits, classes) if task.metric == "accuracy" else []
+    return {
+        "num_clips": found["num_clips"],
+        "workdirs": by_workdir,
+        **found,
+        "mistakes": wrong,
+    }
+
+
+def mistakes(
+    clips: Clips, logits: np.ndarray, classes: Sequence[str]
+) -> list[dict[str, str]]:
+    """The clips that logits [N, classes] take for something else, by their names."""
+    clips_said = zip(clips.filename, clips.label, logits.argmax(axis=-1), strict=True)
+    return [
+        {"filename": str(name), "true": classes[int(true)], "said": classes[int(said)]}
+        for name, true, said in sorted(clips_said)
+        if said != true
+    ]
 
 
 def ensemble(
@@ -242,8 +266,11 @@ def ensemble(
         the mean score `single` of its runs (accuracy, or mAP), that `ensemble` of their
         average, and the names of its `runs`; `single`, the mean over the workdirs;
         `ensemble` and `loss` (nats), the score and cross-entropy of all averaged;
-        `gain`, ensemble less single. `summary` has mean and standard deviation over
-        the folds. Scores are shares of 1.
+        `gain`, ensemble less single; `mistakes`, the clips that all averaged take for
+        another class. `summary` has mean and standard deviation over the folds.
+        `interval` is the 95 % interval of `ensemble`, over all clips together. Scores
+        are shares of 1. With several labels a clip there are no mistakes, and the
+        interval is None.
 
     Raises:
         InputError: if the workdirs can't be averaged; says all that is wrong.
@@ -253,7 +280,8 @@ def ensemble(
     task, rows = workdirs[0].task, []
     for fold, found in clips.items():
         validation = found.get(VALIDATION)
-        row = score_fold(found[TEST], validation, task, task.average(average))
+        classes, of_task = workdirs[0].classes, task.average(average)
+        row = score_fold(found[TEST], validation, classes, task, of_task)
         for workdir, entry in zip(workdirs, row["workdirs"], strict=True):
             entry["runs"] = [run.name for run in workdir.of_fold(fold)]
         rows.append({"fold": fold, **row})
@@ -271,7 +299,15 @@ def ensemble(
             ],
             **scores.over_folds(rows, (*kinds, "gain")),
         },
+        "interval": _interval(rows) if task.metric == "accuracy" else None,
     }
+
+
+def _interval(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The 95 % interval of the ensemble's accuracy, over all folds' clips together."""
+    count = sum(row["num_clips"] for row in rows)
+    right = count - sum(len(row["mistakes"]) for row in rows)
+    return list(calibration.wilson(right / count, count))
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -302,7 +338,20 @@ def table(results: Mapping[str, Any]) -> str:
         f"{i}  {entry['workdir']}  ({entry['model']})"
         for i, entry in zip(numbers, results["workdirs"], strict=True)
     ]
-    return "\n".join([*names, command.columns(rows)])
+    lines = [*names, command.columns(rows)]
+    if results["interval"] is not None:
+        low, high = (f"{100 * end:.1f}" for end in results["interval"])
+        count = sum(fold["num_clips"] for fold in results["folds"])
+        lines.append(f"95 % interval of the ensemble, {count} clips: {low} to {high} %")
+    return "\n".join(lines)
+
+
+def mistakes_table(results: Mapping[str, Any]) -> str:
+    """The mistakes that `ensemble` gives as lines of text."""
+    rows = [["fold", "clip", "is", "taken for"]]
+    for fold in results["folds"]:
+        rows += [[str(fold["fold"]), *wrong.values()] for wrong in fold["mistakes"]]
+    return command.columns(rows) if len(rows) > 1 else "no mistakes"
 
 
 def define_flags() -> None:
@@ -312,6 +361,7 @@ def define_flags() -> None:
         "weights", "equal", WEIGHTS, "Equal, or chosen on the validation clips."
     )
     flags.DEFINE_list("folds", None, "The folds, such as 1,2; default all.")
+    flags.DEFINE_bool("mistakes", False, "List what all averaged take for another.")
     flags.DEFINE_string("out", None, "Where the scores go, as JSON; default nowhere.")
 
 
@@ -328,6 +378,8 @@ def main(argv: Sequence[str]) -> None:
             paths, average=options.average, weights=options.weights, folds=folds
         )
         print(table(results))
+        if options.mistakes:
+            print(mistakes_table(results))
         if options.out:
             files.write_json(options.out, results)
             print(f"scores  {options.out}")

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from scipy import optimize, special
+from scipy import optimize, special, stats
 from sklearn import metrics
 
 from audiojax import ensemble, files
@@ -150,6 +150,51 @@ def test_order_of_the_workdirs_changes_nothing(two):
     for a, b in zip(there["folds"], back["folds"], strict=True):
         assert a["ensemble"] == b["ensemble"]
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-12)
+
+
+def test_mistakes_are_the_clips_that_the_average_takes_for_others(two):
+    found = ensemble.ensemble(two)
+    wrong = 0
+    for row in found["folds"]:
+        fold = row["fold"]
+        first = np.mean([read(two[0], fold, seed)[0] for seed in (0, 1, 2)], axis=0)
+        logits, label = read(two[1], fold, 0)
+        said = (first + logits).argmax(1)
+        clips = zip(sorted(names(fold)), label, said, strict=True)
+        expected = [
+            {"filename": name, "true": CLASSES[is_], "said": CLASSES[told]}
+            for name, is_, told in clips
+            if is_ != told
+        ]
+        assert row["mistakes"] == expected
+        wrong += len(expected)
+    assert wrong > 0
+    expected = stats.binomtest(60 - wrong, 60).proportion_ci(0.95, method="wilson")
+    assert found["interval"] == pytest.approx(list(expected))
+    assert f"60 clips: {100 * expected.low:.1f} to" in ensemble.table(found)
+    lines = ensemble.mistakes_table(found).splitlines()
+    assert lines[0].split() == ["fold", "clip", "is", "taken", "for"]
+    assert len(lines) == 1 + wrong
+    assert lines[1].split() == ["1", *found["folds"][0]["mistakes"][0].values()]
+
+
+def test_several_labels_have_no_mistakes_of_one(tmp_path):
+    labels = np.eye(3)[[0, 1, 2, 0]] + np.eye(3)[[1, 1, 0, 0]] > 0
+    path = write_workdir(tmp_path / "several", 1, folds=(1,), seeds=(0,))
+    for file in ("predictions.npz", "validation.npz"):
+        held = files.read_arrays(f"{path}/fold1-seed0/{file}")
+        few = {name: array[:4] for name, array in held.items()}
+        few["label"] = labels.astype(np.float32)
+        files.write_arrays(f"{path}/fold1-seed0/{file}", few)
+    change_results(path, lambda results: results.update(task="multi_label"))
+    found = ensemble.ensemble([path])
+    assert found["folds"][0]["mistakes"] == []
+    assert found["interval"] is None
+    assert "interval" not in ensemble.table(found)
+
+
+def test_a_table_without_mistakes_says_so():
+    assert ensemble.mistakes_table({"folds": [{"mistakes": []}]}) == "no mistakes"
 
 
 @pytest.fixture(scope="module")
@@ -385,7 +430,7 @@ def test_table_holds_workdirs_folds_mean_and_deviation(two):
     found = ensemble.ensemble(two, weights="validation")
     lines = ensemble.table(found).splitlines()
     assert lines[0] == f"1  {two[0]}  (net1)"
-    assert len({len(line) for line in lines[2:]}) == 1
+    assert len({len(line) for line in lines[2:-1]}) == 1
     fold, a, b = found["folds"][1], *found["folds"][1]["workdirs"]
     assert lines[4].split() == [
         "2",
@@ -415,12 +460,13 @@ def run(*arguments):
 def test_command_prints_and_writes_the_scores(tmp_path, two):
     out = tmp_path / "out" / "scores.json"
     status, printed, _ = run(
-        *two, "--average=probabilities", "--folds=2", f"--out={out}"
+        *two, "--average=probabilities", "--folds=2", "--mistakes", f"--out={out}"
     )
     assert status == 0
     expected = ensemble.ensemble(two, average="probabilities", folds=[2])
     assert json.loads(out.read_text()) == expected
-    assert printed == f"{ensemble.table(expected)}\nscores  {out}\n"
+    tables = f"{ensemble.table(expected)}\n{ensemble.mistakes_table(expected)}\n"
+    assert printed == f"{tables}scores  {out}\n"
 
 
 @pytest.mark.parametrize(
