@@ -23,7 +23,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from audiojax import files
+from audiojax import files, memory
 from audiojax.errors import InputError, Interrupted
 
 
@@ -137,7 +137,8 @@ def _without_closed_loops(error: sys.UnraisableHookArgs) -> None:
 
 
 def prepare() -> None:
-    """Sets up messages, signals and the cache of compiled programs."""
+    """Sets up memory, messages, signals and the cache of compiled programs."""
+    memory.keep_freed()
     _check_file_names()
     print_any_text()
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)

@@ -34,7 +34,7 @@ LEVELS = [
     ["sounds", "audible"],
     ["task", "clips", "features", "models", "augment", "attribution"],
     ["locks", "files", "config"],
-    ["errors", "xla"],
+    ["errors", "xla", "memory"],
 ]
 # The same inside of `training`.
 TRAINING = [

@@ -20,6 +20,7 @@ import argparse
 import importlib
 import sys
 
+from audiojax import memory
 from audiojax.errors import InputError
 
 SUBJECTS = (
@@ -37,6 +38,7 @@ SUBJECTS = (
 
 def main() -> None:
     """Runs the benchmark of one subject, and imports what that one needs alone."""
+    memory.keep_freed()  # as the commands do
     parser = argparse.ArgumentParser(
         prog="python -m scripts.benchmark",
         description=__doc__,
