@@ -75,13 +75,14 @@ class Classifier:
 
         Args:
             audio: [B, T].
-            length: [B] samples that are a clip's own, to be stretched to full width;
-                None for all.
+            length: [B] samples that are a clip's own, None for all; counts only where
+                they are stretched to full width.
 
         Returns:
             [B, mel, frames, C].
         """
-        return features.log_mel(audio, self.log_mel, length)
+        own = length if self.clip_policy.mode == "stretch" else None
+        return features.log_mel(audio, self.log_mel, own)
 
     def batch_image(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         """The images of a batch, which holds them or the waveforms to make them of."""

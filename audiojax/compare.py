@@ -57,12 +57,10 @@ def images(sounds: Sequence[Clip], classifier: Classifier) -> np.ndarray:
         InputError: for the first sound that can't be used.
     """
     to_image, found = jax.jit(classifier.image), []
-    stretched = classifier.clip_policy.mode == "stretch"
     for sound in sounds:
         _, rows, own = evaluated_rows(sound, classifier)
-        for row in rows:
-            lengths = [np.array([own], np.int32)] if stretched else []
-            found.append(np.asarray(to_image(row[None], *lengths)[0]))
+        length = np.array([own], np.int32)
+        found += [np.asarray(to_image(row[None], length)[0]) for row in rows]
     return np.stack(found)
 
 

@@ -163,10 +163,8 @@ class Member:
         """Begins to compute a batch; what is returned waits for its end."""
         full = [*rows, *[rows[-1]] * (BATCH_SIZE - len(rows))]
         audio = np.stack([samples for _, samples, _, _ in full])
-        arguments = [audio]
-        if self.classifier.clip_policy.mode == "stretch":
-            arguments.append(np.array([own for _, _, own, _ in full], np.int32))
-        image = self._image(*arguments)
+        length = np.array([own for _, _, own, _ in full], np.int32)
+        image = self._image(audio, length)
         outputs = [self._outputs(variables, image) for variables in self.variables]
 
         def wait() -> None:

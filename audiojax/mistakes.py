@@ -109,9 +109,9 @@ def _picture(samples: np.ndarray, classifier: Classifier) -> str:
     """The first channel of the log-mel image of a clip's first row."""
     policy = classifier.clip_policy
     row = clips.fit(sounds.mono(samples), 0, policy)
-    lengths = np.minimum([len(samples)], policy.num_samples)
-    own = jnp.asarray(lengths) if policy.mode == "stretch" else None
-    pixels = np.asarray(classifier.image(jnp.asarray(row[None]), own))[0, ..., 0]
+    own = np.minimum([len(samples)], policy.num_samples)
+    image = classifier.image(jnp.asarray(row[None]), jnp.asarray(own))
+    pixels = np.asarray(image)[0, ..., 0]
     return _data_uri("image/png", pictures.plain(pixels))
 
 
