@@ -6,8 +6,6 @@ PINS := requirements/python$(if $(filter 3.11,$(VERSION)),3.11,3.12).txt
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-# glibc then asks Linux for large pages, which saves a CPU much of its page faults.
-export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: demo test test-all check lock clean
 
@@ -15,7 +13,7 @@ demo: $(READY)
 	$(BIN)/python -m audiojax.main --config configs/demo.py --workdir runs/demo
 
 test: check
-	$(BIN)/python -m pytest -n 2 -q -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
 
 test-all: check
 	$(BIN)/python -m pytest -q

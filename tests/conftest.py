@@ -13,6 +13,9 @@ import jax
 import pytest
 from absl import flags
 
+from audiojax import memory
+
+memory.keep_freed()  # as the commands do
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 REPO_ROOT = Path(__file__).resolve().parent.parent

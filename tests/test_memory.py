@@ -1,5 +1,6 @@
 """What one step of a program frees is there for the next one."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -29,6 +30,7 @@ print(round(statistics.median(b - a for a, b in zip(counts[-11:], counts[-10:]))
 def pages_of_a_step(first):
     done = subprocess.run(
         [sys.executable, "-c", CASE.format(first=first)],
+        env={k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"},
         capture_output=True,
         text=True,
         check=True,
