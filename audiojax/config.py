@@ -25,6 +25,7 @@ Point = dict[str, Any]
 LATER: Point = {
     "accumulate": 1,
     "data.test_shifts": 0,
+    "features.top_db": 0.0,
     "model.cut": None,
     "model.drop_path": 0.0,
     "model.freeze": None,

@@ -36,6 +36,9 @@ class LogMel:
         n_mels: mel bands, the height of the image.
         frames: width of the image, to which every channel is resized.
         eps: added to the mel power before the logarithm.
+        top_db: how many decibels the quietest pixel of a channel may lie under its
+            loudest one, as in `librosa.power_to_db`; 0 for no such floor, as in the
+            paper.
 
     Raises:
         InputError: a setting is not positive, windows and hops differ in number, or a
@@ -49,14 +52,19 @@ class LogMel:
     n_mels: int = 128
     frames: int = 250
     eps: float = 1e-6
+    top_db: float = 0.0
 
     def __post_init__(self):
         # Lists come from config files; a static argument of jit must be hashable.
         object.__setattr__(self, "window_ms", tuple(self.window_ms))
         object.__setattr__(self, "hop_ms", tuple(self.hop_ms))
         for name, value in dataclasses.asdict(self).items():
-            if not np.all(np.greater(value, 0)):
+            if name != "top_db" and not np.all(np.greater(value, 0)):
                 raise InputError(f"{name}={value}: expected positive numbers only")
+        if not 0 <= self.top_db < np.inf:
+            raise InputError(
+                f"top_db={self.top_db}: expected decibels, or 0 for no floor"
+            )
         if not self.window_ms or len(self.window_ms) != len(self.hop_ms):
             raise InputError(
                 f"window_ms={self.window_ms} and hop_ms={self.hop_ms}: expected one "
@@ -88,6 +96,11 @@ class LogMel:
         return self._samples(self.hop_ms)
 
     @property
+    def depth(self) -> float:
+        """`top_db` as a difference of natural logarithms of power."""
+        return self.top_db * float(np.log(10)) / 10
+
+    @property
     def min_samples(self) -> int:
         """Shortest waveform that can be reflected at its ends by half an n_fft."""
         return self.n_fft // 2 + 1
@@ -110,7 +123,8 @@ def log_mel(
     reflected; periodic Hann window; squared magnitude of the Fourier transform;
     triangular mel bands on the HTK scale from 0 Hz to half the sample rate, not
     normalized by area; natural logarithm of (power + eps); linear resizing in time
-    to `frames` columns, antialiased where it shrinks. librosa gives the same with
+    to `frames` columns, antialiased where it shrinks; then nothing is lower than
+    `top_db` under the largest value of its channel. librosa gives the same with
     `melspectrogram(htk=True, norm=None, center=True, pad_mode="reflect", power=2)`,
     and Pillow with `resize(..., BILINEAR)`.
 
@@ -226,7 +240,10 @@ def _image(
             count = (length + 2 * half - settings.n_fft) // hop + 1
             weights = _stretch_weights(count, len(mel), settings.frames)
             channels.append(jnp.matmul(mel.T, weights, precision="highest"))
-    return jnp.stack(channels, axis=-1)
+    image = jnp.stack(channels, axis=-1)
+    if not settings.top_db:
+        return image
+    return jnp.maximum(image, image.max((0, 1), keepdims=True) - settings.depth)
 
 
 def _reflected(audio: jax.Array, length: jax.Array, pad: int) -> jax.Array:

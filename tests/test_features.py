@@ -1,5 +1,6 @@
 """The log-mel against librosa and Pillow, which the paper's code used."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -271,6 +272,22 @@ def test_an_image_does_not_depend_on_its_batch():
     np.testing.assert_allclose(images, alone, atol=1e-5)
 
 
+@pytest.mark.parametrize("top_db", [20.0, 60.0, 200.0])
+def test_the_floor_under_the_loudest_pixel_is_librosa_s(top_db):
+    audio = made_signals(8000, 8000)
+    plain = np.asarray(log_mel(audio, SMALL))
+    floored = np.asarray(log_mel(audio, dataclasses.replace(SMALL, top_db=top_db)))
+    decibels = 10 / np.log(10)
+    for before, after in zip(plain, floored, strict=True):
+        for channel in range(before.shape[-1]):
+            power = np.exp(before[..., channel].astype(np.float64))
+            expected = librosa.power_to_db(power, amin=1e-20, top_db=top_db)
+            np.testing.assert_allclose(
+                after[..., channel] * decibels, expected, atol=1e-3
+            )
+    assert (plain != floored).any() == (top_db < 200)
+
+
 def test_silence_is_the_logarithm_of_eps():
     images = log_mel(np.zeros((1, 4000), np.float32), SMALL)
     np.testing.assert_allclose(images, np.log(SMALL.eps), rtol=1e-6)
@@ -340,6 +357,8 @@ def test_gradient_is_finite_in_silence():
         ({"frames": 0}, "frames=0.*positive"),
         ({"eps": 0.0}, "eps=0.0.*positive"),
         ({"eps": float("nan")}, "eps=nan.*positive"),
+        ({"top_db": -80.0}, "top_db=-80.0.*decibels"),
+        ({"top_db": float("inf")}, "top_db=inf.*decibels"),
     ],
 )
 def test_impossible_settings_are_refused(changes, message):

@@ -68,8 +68,14 @@ def add_log_mel(
         channels.append(graph.add("MatMul", resize, log))
     first = graph.constant([1], np.int64)
     images = [graph.add("Unsqueeze", channel, first) for channel in channels]
-    return graph.add(
+    image = graph.add(
         "Transpose", graph.add("Concat", *images, axis=1), perm=[0, 1, 3, 2]
+    )
+    if not settings.top_db:
+        return image
+    top = graph.add("ReduceMax", image, axes=[2, 3])
+    return graph.add(
+        "Max", image, graph.add("Sub", top, graph.constant(settings.depth))
     )
 
 

@@ -56,6 +56,7 @@ def sounds(settings, count, num_samples):
         {"n_fft": 401},  # a prime, which can't be split
         {"n_fft": 405, "window_ms": (49.9, 12.3)},  # odd, and windows beside its parts
         {"window_ms": (10.0,), "hop_ms": (7.5,), "frames": 200},
+        {"top_db": 20.0},
     ],
     ids=str,
 )
