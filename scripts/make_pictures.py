@@ -1,11 +1,12 @@
 r"""Makes the README's pictures of an explanation and of the report.
 
 python -m audiojax.main --config configs/esc10_best.py --workdir runs/esc10 \
-    --config.data.source_dir=ESC10_DIR
+    --config.data.source_dir=ESC10_DIR --config.sweep.seeds=0,1,2
 python -m scripts.make_pictures runs/esc10 ESC10_DIR
 
 Of a workdir of ESC-10 it writes docs/explanation.png, three held-out clips by
-Integrated Gradients, and docs/report.png, two parts of its report in headless Chromium.
+Integrated Gradients, and docs/report.png, two parts of its report in headless Chromium;
+docs/confusion_esc10.png is the workdir's confusion.png.
 It needs the extra `test`, and a Chromium.
 """
 
