@@ -2,9 +2,8 @@
 
 python -m audiojax.main --config configs/demo.py
 
-Measured on the fold held out (chance is 10), after about a minute of training: 81.25,
-80.00 and 77.50 with --config.sweep.seeds=0,1,2. That holds for one machine; earlier
-versions had 82.50 with seed 0, and 87.50 on another one.
+Measured on the fold held out (chance is 10), after half a minute of training: 81.25,
+80.00 and 76.25 with --config.sweep.seeds=0,1,2. That holds for one machine.
 """
 
 from audiojax.config import Config
