@@ -3,7 +3,8 @@
 python -m audiojax.main --config configs/esc10_efficientnet.py \
     --config.data.source_dir=../shared/esc10
 
-The plain recipe; esc10_best.py is a better one.
+The plain recipe; docs/recipe.md has it, as "before", beside that of esc10_best.py.
+Its shifts, masks and dropout were chosen after looking at the first three test folds.
 """
 
 from audiojax.config import Config
