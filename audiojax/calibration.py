@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -37,6 +38,19 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     half = Z * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
     scale = 1 + Z**2 / count
     return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
+
+
+def wilson_together(
+    shares: Sequence[float], counts: Sequence[int]
+) -> tuple[float, float]:
+    """The 95 % interval (`wilson`) of the share in all parts together.
+
+    Args:
+        shares: of successes in each part, such as a fold.
+        counts: trials in each part.
+    """
+    total = sum(counts)
+    return wilson(float(np.dot(shares, counts)) / total, total)
 
 
 def resamples(count: int, seed: int = 0) -> np.ndarray:

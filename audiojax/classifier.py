@@ -81,7 +81,7 @@ class Classifier:
         Returns:
             [B, mel, frames, C].
         """
-        own = length if self.clip_policy.mode == "stretch" else None
+        own = length if self.clip_policy.needs_length else None
         return features.log_mel(audio, self.log_mel, own)
 
     def batch_image(self, batch: Mapping[str, jax.Array]) -> jax.Array:

@@ -57,6 +57,11 @@ class ClipPolicy:
                 f"config.data.num_windows is {self.num_windows}; give at least 1"
             )
 
+    @property
+    def needs_length(self) -> bool:
+        """Whether an image depends on how many of its samples are the clip's own."""
+        return self.mode == "stretch"
+
 
 def counts(lengths: np.ndarray, policy: ClipPolicy) -> np.ndarray:
     """How many windows evaluation sees of clips of `lengths` [N] samples: int64 [N].

@@ -285,7 +285,12 @@ def ensemble(
         for workdir, entry in zip(workdirs, row["workdirs"], strict=True):
             entry["runs"] = [run.name for run in workdir.of_fold(fold)]
         rows.append({"fold": fold, **row})
-    kinds = ("single", "ensemble")
+    kinds, interval = ("single", "ensemble"), None
+    if task.metric == "accuracy":
+        shares = [row["ensemble"] for row in rows]
+        interval = list(
+            calibration.wilson_together(shares, [row["num_clips"] for row in rows])
+        )
     return {
         "average": average,
         "weights": weights,
@@ -299,15 +304,8 @@ def ensemble(
             ],
             **scores.over_folds(rows, (*kinds, "gain")),
         },
-        "interval": _interval(rows) if task.metric == "accuracy" else None,
+        "interval": interval,
     }
-
-
-def _interval(rows: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The 95 % interval of the ensemble's accuracy, over all folds' clips together."""
-    count = sum(row["num_clips"] for row in rows)
-    right = count - sum(len(row["mistakes"]) for row in rows)
-    return list(calibration.wilson(right / count, count))
 
 
 def table(results: Mapping[str, Any]) -> str:

@@ -185,7 +185,7 @@ class Explainer:
         if target is not None:
             self.check_target(target)
         starts, rows, own = evaluated_rows(clip, self.classifier)
-        length = own if self._stretched else None
+        length = own if self.classifier.clip_policy.needs_length else None
         images = [self._image_of(row, length) for row in rows]
         logits = np.concatenate([self.logits(image[None]) for image in images])
         if not np.isfinite(logits).all():
@@ -259,10 +259,6 @@ class Explainer:
         logits = np.concatenate([self.logits(part) for part in parts])
         return self._task.probabilities(logits)[: len(images), number]
 
-    @property
-    def _stretched(self) -> bool:
-        return self.classifier.clip_policy.mode == "stretch"
-
     def _image_of(self, row: np.ndarray, length: int | None) -> np.ndarray:
         lengths = [] if length is None else [np.array([length], np.int32)]
         return np.asarray(self._image(row[None], *lengths)[0])
@@ -270,7 +266,7 @@ class Explainer:
     def _row(self, samples: np.ndarray) -> tuple[np.ndarray, int | None]:
         """The samples filled up to a row, and how many there are where it matters."""
         missing = self.classifier.clip_policy.num_samples - len(samples)
-        length = len(samples) if self._stretched else None
+        length = len(samples) if self.classifier.clip_policy.needs_length else None
         return np.pad(samples, (0, missing)), length
 
     def _silence(self, samples: np.ndarray) -> np.ndarray:

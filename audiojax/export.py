@@ -146,7 +146,7 @@ def made_sounds(classifier: Classifier, count: int = 2) -> dict[str, np.ndarray]
     burst = 0.3 * np.sin(2 * np.pi * pitch * seconds) * (seconds < seconds.mean())
     audio = burst + random.normal(0, 0.01, (count, samples))
     inputs = {"audio": audio.astype(np.float32)}
-    if classifier.clip_policy.mode == "stretch":
+    if classifier.clip_policy.needs_length:
         inputs["length"] = (samples // np.arange(1, count + 1)).astype(np.int32)
     return inputs
 

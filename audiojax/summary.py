@@ -140,9 +140,9 @@ def table(found: Sequence[Fold], opened: Workdir) -> list[dict[str, Any]]:
     for kind in kinds if several else kinds[:1]:
         value = float(np.mean([row[kind].value for row in rows]))
         if opened.task.metric == "accuracy":
-            sums = [row[kind].value * row["num_clips"] for row in rows]
-            count = last["num_clips"]
-            interval = calibration.wilson(sum(sums) / count, count)
+            shares = [row[kind].value for row in rows]
+            counts = [row["num_clips"] for row in rows]
+            interval = calibration.wilson_together(shares, counts)
         else:
             drawn = np.mean([row["drawn"][kind] for row in rows], axis=0)
             interval = calibration.percentiles(drawn)

@@ -68,7 +68,7 @@ def serialize(classifier: Classifier, members: Sequence[Variables]) -> bytes:
 
     (batch,) = export.symbolic_shape("batch")
     shapes = [jax.ShapeDtypeStruct((batch, policy.num_samples), jnp.float32)]
-    if policy.mode == "stretch":
+    if policy.needs_length:
         shapes.append(jax.ShapeDtypeStruct((batch,), jnp.int32))
     exported = export.export(jax.jit(probabilities), platforms=PLATFORMS)(*shapes)
     return bytes(exported.serialize())

@@ -20,6 +20,12 @@ def test_wilson_is_scipys(right, count):
     assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+def test_parts_together_are_one_share():
+    found = calibration.wilson_together([3 / 10, 40 / 50], [10, 50])
+    expected = stats.binomtest(43, 60).proportion_ci(0.95, method="wilson")
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
 def test_map_of_weighted_clips_is_scikit_learns():
     random = np.random.default_rng(0)
     label = (random.random((40, 4)) < [0.5, 0.3, 0.1, 0.0]).astype(np.float32)

@@ -304,7 +304,7 @@ def _audio(
     audio = np.empty((len(clip), policy.num_samples), recordings.dtype)
     for row, index, first in zip(audio, clip, start, strict=True):
         row[:] = clips.fit(recordings.samples(index), first, policy)
-    if policy.mode != "stretch":
+    if not policy.needs_length:
         return {"audio": audio}
     length = clips.true_lengths(recordings.lengths[clip], policy)
     return {"audio": audio, "length": length}

@@ -45,7 +45,7 @@ def model(
     """
     graph, policy = Graph(), classifier.clip_policy
     inputs: dict[str, Shaped] = {"audio": (np.float32, ["batch", policy.num_samples])}
-    length = "length" if policy.mode == "stretch" else None
+    length = "length" if policy.needs_length else None
     if length is not None:
         inputs[length] = (np.int32, ["batch"])
     image = add_log_mel(graph, "audio", policy.num_samples, classifier.log_mel, length)
