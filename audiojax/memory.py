@@ -13,10 +13,9 @@ def keep_freed() -> None:
 
     On the CPU XLA asks for the memory of each step anew, hundreds of megabytes, and
     frees it after. glibc gives pieces of that size back to the system, which clears
-    every page of them again when it is next touched: about a third of the processor
-    time of a training step of EfficientNet-Lite0 on batches of 8. Kept, they need to
-    be in the one arena that can grow to any size. The peak is not changed by it.
-    Another C library is left as it is.
+    every page of them again when it is next touched, which is much of the time of a
+    small step. Kept, they need to be in the one arena that can grow to any size. The
+    peak is not changed by it. Another C library is left as it is.
     """
     if platform.libc_ver()[0] != "glibc":
         return

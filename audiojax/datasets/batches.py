@@ -271,7 +271,7 @@ def _by_tf_data(fetch: Callable[..., Batch], *table: np.ndarray) -> Generator[Ba
     options = tf.data.Options()
     options.experimental_warm_start = True
     # All sizes are given. The thread that would choose them sleeps ever longer, and the
-    # end of an epoch can wait for it: 7 to 40 s of an epoch of 10 s.
+    # end of an epoch would wait for it.
     options.autotune.enabled = False
     dataset = dataset.prefetch(PREFETCH).with_options(options)
 
