@@ -6,6 +6,7 @@ PINS := requirements/python$(if $(filter 3.11,$(VERSION)),3.11,3.12).txt
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 .PHONY: demo test test-all check lock clean
 
@@ -13,10 +14,10 @@ demo: $(READY)
 	$(BIN)/python -m audiojax.main --config configs/demo.py --workdir runs/demo
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: check
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 check: $(READY)
 	$(BIN)/ruff check .
