@@ -81,7 +81,8 @@ def shown(
                 rows[mistake]["problem"] = str(error)
                 continue
             rows[mistake]["sound"] = _player(samples, rate)
-            rows[mistake]["picture"] = _picture(samples, opened.classifier)
+            plain = pictures.plain(image(samples, opened.classifier))
+            rows[mistake]["picture"] = _data_uri("image/png", plain)
             if not explained:
                 continue
             try:
@@ -105,14 +106,14 @@ def _player(samples: np.ndarray, sample_rate: int) -> str:
     return _data_uri("audio/flac", buffer.getvalue())
 
 
-def _picture(samples: np.ndarray, classifier: Classifier) -> str:
-    """The first channel of the log-mel image of a clip's first row."""
+def image(samples: np.ndarray, classifier: Classifier) -> np.ndarray:
+    """The log-mel of a clip's first row, its first channel: [mel, frames]."""
     policy = classifier.clip_policy
     row = clips.fit(sounds.mono(samples), 0, policy)
     own = np.minimum([len(samples)], policy.num_samples)
-    image = classifier.image(jnp.asarray(row[None]), jnp.asarray(own))
-    pixels = np.asarray(image)[0, ..., 0]
-    return _data_uri("image/png", pictures.plain(pixels))
+    return np.asarray(classifier.image(jnp.asarray(row[None]), jnp.asarray(own)))[
+        0, ..., 0
+    ]
 
 
 def _data_uri(kind: str, content: bytes) -> str:

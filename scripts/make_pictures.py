@@ -1,12 +1,13 @@
-r"""Makes the README's pictures of an explanation and of the report.
+r"""Makes the documents' pictures of an explanation, of the report and of mistakes.
 
 python -m audiojax.main --config configs/esc10_best.py --workdir runs/esc10 \
     --config.data.source_dir=ESC10_DIR --config.sweep.seeds=0,1,2
-python -m scripts.make_pictures runs/esc10 ESC10_DIR
+python -m scripts.make_pictures ESC10_DIR runs/esc10 [OTHER_WORKDIR …]
 
 Of a workdir of ESC-10 it writes docs/explanation.png, three held-out clips by
 Integrated Gradients, and docs/report.png, two parts of its report in headless Chromium;
-docs/confusion_esc10.png is the workdir's confusion.png.
+docs/confusion_esc10.png is the workdir's confusion.png. docs/mistakes_esc10.png are
+the clips that the average of all workdirs takes for something else.
 It needs the extra `test`, and a Chromium.
 """
 
@@ -20,11 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import audiojax
-from audiojax import command, mistakes, pictures, report
+from audiojax import command, ensemble, figures, mistakes, pictures, report
 from audiojax.explainer import Explainer
 from audiojax.mistakes import Find
 from audiojax.pictures import Row
@@ -35,6 +37,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 SHOWN = ("dog", "rooster", "clock_tick")
 WIDTH, TOP, MISTAKES = 1100, 530, 560
 COLORS = 256
+COLUMNS = 5
 
 
 def explanation(workdir: str, find: Find) -> None:
@@ -90,15 +93,40 @@ def page_parts(workdir: str, find: Find) -> None:
     print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
 
 
+def remaining_mistakes(workdirs: Sequence[str], find: Find) -> None:
+    """Draws the clips that the average takes for another class, by their class."""
+    folds = ensemble.ensemble(workdirs)["folds"]
+    wrong = [clip for fold in folds for clip in fold["mistakes"]]
+    wrong.sort(key=lambda clip: (clip["true"], clip["said"], clip["filename"]))
+    classifier = Workdir(workdirs[0]).classifier
+    rows = -(-len(wrong) // COLUMNS)
+    figure = Figure(figsize=(11, 1.6 * rows), layout="constrained")
+    all_axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for ax in all_axes:
+        ax.set_axis_off()
+    for ax, clip in zip(all_axes, wrong, strict=False):
+        samples = find(clip["filename"], classifier.log_mel.sample_rate)
+        pixels = mistakes.image(samples, classifier)
+        ax.imshow(pixels, origin="lower", aspect="auto", cmap=pictures.LEVELS)
+        title = f"{clip['true']}, not {clip['said']}\n{Path(clip['filename']).stem}"
+        ax.set_title(title, fontsize=8)
+    path = DOCS / "mistakes_esc10.png"
+    figures.save_png(figure, path)
+    Image.open(path).convert("RGB").quantize(COLORS).save(path, optimize=True)
+    print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
+
+
 def main(argv: Sequence[str]) -> None:
-    """Makes both pictures of the workdir named."""
+    """Makes the pictures of the workdirs named."""
     command.prepare()
-    if len(argv) != 3:
-        command.stop("give a workdir of ESC-10 and the folder of its sounds")
-    with command.one_sentence(argv[1]):
-        find = mistakes.in_folder(argv[2])
-        explanation(argv[1], find)
-        page_parts(argv[1], find)
+    if len(argv) < 3:
+        command.stop("give the folder of ESC-10's sounds, and workdirs trained on it")
+    _, folder, workdir, *others = argv
+    with command.one_sentence(workdir):
+        find = mistakes.in_folder(folder)
+        explanation(workdir, find)
+        page_parts(workdir, find)
+        remaining_mistakes([workdir, *others], find)
 
 
 if __name__ == "__main__":

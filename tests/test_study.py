@@ -10,6 +10,7 @@ from audiojax import files, models, study
 from audiojax.errors import InputError
 from audiojax.study import Study
 from audiojax.workdir import Workdir
+from configs import study_esc10
 from tests import studies, trained
 
 NETWORK = models.create("resnet18", 10)
@@ -135,3 +136,14 @@ def test_a_damaged_study_is_told(tmp_path):
     with pytest.raises(InputError, match="type the study's command again"):
         study.read(tmp_path)
     json.loads(path.read_text())
+
+
+def test_the_documents_tell_of_the_study_that_lies_beside_them(repo_root):
+    found = study.read(repo_root / "docs" / "study_esc10")
+    assert study.table(found) in (repo_root / "docs" / "transfer.md").read_text()
+    config = study_esc10.get_config()
+    assert found["study"] == json.loads(json.dumps(config.study.to_dict()))
+    del config["study"]
+    config.data.source_dir = found["config"]["data"]["source_dir"]
+    config.sweep.folds = found["config"]["sweep"]["folds"]
+    assert found["config"] == json.loads(json.dumps(config.to_dict()))
