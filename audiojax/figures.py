@@ -174,7 +174,7 @@ def stage_scores(
     stages: Sequence[str],
     metric: str,
 ) -> Figure:
-    """Draws a score against the stage: a panel for each thing that is done to it.
+    """Draws a score against the stage: a panel for each thing done to it, two a row.
 
     Args:
         panels: by their titles, the lines of each: of some stages, mean and deviation.
@@ -184,10 +184,14 @@ def stage_scores(
         metric: name of the score, a share of 1.
     """
     with mpl.rc_context(STYLE):
-        size = (3 + 0.55 * len(stages), 2.6 * len(panels))
+        across, down = min(len(panels), 2), math.ceil(len(panels) / 2)
+        size = (across * (2 + 0.4 * len(stages)), 0.8 + 2.6 * down)
         figure = Figure(figsize=size, layout="constrained")
-        rows = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)
-    for axes, (title, lines) in zip(rows[:, 0], panels.items(), strict=True):
+        grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    found = list(grid.flat)
+    for axes in found[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, lines) in zip(found, panels.items(), strict=False):
         looks = zip(levels.items(), ((INK, "--"), (ORANGE, ":")), strict=False)
         for (name, (mean, deviation)), (color, look) in looks:
             axes.axhline(mean, color=color, ls=look, lw=1.2, label=name)
@@ -201,12 +205,14 @@ def stage_scores(
                 places, means, deviations, fmt=look, color=color, capsize=3, label=name
             )
         axes.set_title(title, fontsize=10)
-        axes.set_ylabel(metric)
         axes.grid(alpha=0.2)
         axes.legend(frameon=False, fontsize=8)
-    axes = rows[-1, 0]
-    axes.set_xticks(range(len(stages)), drawable(stages), rotation=45, ha="right")
-    axes.set_xlim(-0.5, len(stages) - 0.5)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(metric)
+    for axes in found[: len(panels)][-across:]:
+        axes.set_xticks(range(len(stages)), drawable(stages), rotation=45, ha="right")
+        axes.tick_params(labelbottom=True)
+        axes.set_xlim(-0.5, len(stages) - 0.5)
     return figure
 
 
@@ -224,7 +230,7 @@ def heat_maps(
     with mpl.rc_context(STYLE):
         down = math.ceil(len(maps) / 3)
         across = math.ceil(len(maps) / down)
-        width, height = 1 + 0.42 * len(columns), 1.8 + 0.42 * len(rows)
+        width, height = 1 + 0.42 * len(columns), 2.3 + 0.42 * len(rows)
         figure = Figure(
             figsize=(1.2 + width * across, height * down), layout="constrained"
         )
@@ -235,10 +241,7 @@ def heat_maps(
         for (row, column), value in np.ndenumerate(values):
             if np.isnan(value):
                 continue
-            depth = min(max(float(value), 0.0), 1.0)
-            # Nothing between, where neither white nor black could be read on it.
-            strong = depth > 0.5
-            depth = 0.6 + 0.4 * depth if strong else 0.04 + 0.6 * depth
+            depth = 0.04 + 0.96 * min(max(float(value), 0.0), 1.0)
             corner = (column - 0.5, row - 0.5)
             axes.add_patch(Rectangle(corner, 1, 1, color=BLUE, alpha=depth, lw=0))
             axes.text(
@@ -247,7 +250,7 @@ def heat_maps(
                 f"{value:.2f}".removeprefix("0"),
                 ha="center",
                 va="center",
-                color="white" if strong else INK,
+                color="white" if depth > 0.9 else INK,  # what can be read on it
                 fontsize=7,
             )
         axes.set_title(title, fontsize=9)
