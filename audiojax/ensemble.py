@@ -285,12 +285,12 @@ def ensemble(
         for workdir, entry in zip(workdirs, row["workdirs"], strict=True):
             entry["runs"] = [run.name for run in workdir.of_fold(fold)]
         rows.append({"fold": fold, **row})
-    kinds, interval = ("single", "ensemble"), None
+    interval = None
     if task.metric == "accuracy":
         shares = [row["ensemble"] for row in rows]
-        interval = list(
-            calibration.wilson_together(shares, [row["num_clips"] for row in rows])
-        )
+        counts = [row["num_clips"] for row in rows]
+        interval = list(calibration.wilson_together(shares, counts))
+    kinds = ("single", "ensemble")
     return {
         "average": average,
         "weights": weights,

@@ -183,15 +183,10 @@ def stage_scores(
         stages: all of them, in the network's order.
         metric: name of the score, a share of 1.
     """
-    with mpl.rc_context(STYLE):
-        across, down = min(len(panels), 2), math.ceil(len(panels) / 2)
-        size = (across * (2 + 0.4 * len(stages)), 0.8 + 2.6 * down)
-        figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    found = list(grid.flat)
-    for axes in found[len(panels) :]:
-        axes.set_axis_off()
-    for axes, (title, lines) in zip(found, panels.items(), strict=False):
+    panel, margin = (2 + 0.4 * len(stages), 2.6), (0.0, 0.8)
+    figure, grid = _grid(len(panels), 2, panel, margin, sharex=True)
+    found = list(grid.flat)[: len(panels)]
+    for axes, (title, lines) in zip(found, panels.items(), strict=True):
         looks = zip(levels.items(), ((INK, "--"), (ORANGE, ":")), strict=False)
         for (name, (mean, deviation)), (color, look) in looks:
             axes.axhline(mean, color=color, ls=look, lw=1.2, label=name)
@@ -209,7 +204,7 @@ def stage_scores(
         axes.legend(frameon=False, fontsize=8)
     for axes in grid[:, 0]:
         axes.set_ylabel(metric)
-    for axes in found[: len(panels)][-across:]:
+    for axes in found[-grid.shape[1] :]:
         axes.set_xticks(range(len(stages)), drawable(stages), rotation=45, ha="right")
         axes.tick_params(labelbottom=True)
         axes.set_xlim(-0.5, len(stages) - 0.5)
@@ -227,17 +222,9 @@ def heat_maps(
         columns: what is below.
     """
     names = drawable(columns)
-    with mpl.rc_context(STYLE):
-        down = math.ceil(len(maps) / 3)
-        across = math.ceil(len(maps) / down)
-        width, height = 1 + 0.42 * len(columns), 2.3 + 0.42 * len(rows)
-        figure = Figure(
-            figsize=(1.2 + width * across, height * down), layout="constrained"
-        )
-        found = list(figure.subplots(down, across, sharey=True, squeeze=False).flat)
-    for axes in found[len(maps) :]:
-        axes.set_axis_off()
-    for axes, (title, values) in zip(found, maps.items(), strict=False):
+    panel, margin = (1 + 0.42 * len(columns), 2.3 + 0.42 * len(rows)), (1.2, 0.0)
+    figure, grid = _grid(len(maps), 3, panel, margin)
+    for axes, (title, values) in zip(grid.flat, maps.items(), strict=False):
         for (row, column), value in np.ndenumerate(values):
             if np.isnan(value):
                 continue
@@ -269,6 +256,29 @@ def drawable(names: Sequence[str]) -> list[str]:
     """
     texts = [os.fsencode(name).decode(errors="replace") for name in names]
     return ["".join(c if c.isprintable() else "\ufffd" for c in t) for t in texts]
+
+
+def _grid(
+    count: int,
+    most: int,
+    panel: tuple[float, float],
+    margin: tuple[float, float],
+    *,
+    sharex: bool = False,
+) -> tuple[Figure, np.ndarray]:
+    """A figure of `count` panels, at most so many a row, and their axes [down, across].
+
+    Sizes are widths and heights in inches; what is left of the last row stays blank.
+    """
+    down = math.ceil(count / most)
+    across = math.ceil(count / down)
+    size = margin[0] + panel[0] * across, margin[1] + panel[1] * down
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(down, across, sharex=sharex, sharey=True, squeeze=False)
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return figure, grid
 
 
 def _blank(width: float, height: float) -> tuple[Figure, Axes]:

@@ -111,9 +111,8 @@ def image(samples: np.ndarray, classifier: Classifier) -> np.ndarray:
     policy = classifier.clip_policy
     row = clips.fit(sounds.mono(samples), 0, policy)
     own = np.minimum([len(samples)], policy.num_samples)
-    return np.asarray(classifier.image(jnp.asarray(row[None]), jnp.asarray(own)))[
-        0, ..., 0
-    ]
+    images = classifier.image(jnp.asarray(row[None]), jnp.asarray(own))
+    return np.asarray(images)[0, ..., 0]
 
 
 def _data_uri(kind: str, content: bytes) -> str:

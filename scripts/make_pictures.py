@@ -89,8 +89,7 @@ def page_parts(workdir: str, find: Find) -> None:
     whole.paste(parts[0], (0, 0))
     whole.paste(parts[1], (0, TOP))
     path = DOCS / "report.png"
-    whole.quantize(COLORS).save(path, optimize=True)  # else it is large
-    print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
+    _save(whole, path)
 
 
 def remaining_mistakes(workdirs: Sequence[str], find: Find) -> None:
@@ -112,7 +111,12 @@ def remaining_mistakes(workdirs: Sequence[str], find: Find) -> None:
         ax.set_title(title, fontsize=8)
     path = DOCS / "mistakes_esc10.png"
     figures.save_png(figure, path)
-    Image.open(path).convert("RGB").quantize(COLORS).save(path, optimize=True)
+    _save(Image.open(path).convert("RGB"), path)
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    """Saves it in few colors, else it is large."""
+    picture.quantize(COLORS).save(path, optimize=True)
     print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
 
 

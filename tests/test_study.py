@@ -9,6 +9,7 @@ from scipy import stats
 from audiojax import files, models, study
 from audiojax.errors import InputError
 from audiojax.study import Study
+from audiojax.training import results
 from audiojax.workdir import Workdir
 from configs import study_esc10
 from tests import studies, trained
@@ -142,8 +143,8 @@ def test_the_documents_tell_of_the_study_that_lies_beside_them(repo_root):
     found = study.read(repo_root / "docs" / "study_esc10")
     assert study.table(found) in (repo_root / "docs" / "transfer.md").read_text()
     config = study_esc10.get_config()
-    assert found["study"] == json.loads(json.dumps(config.study.to_dict()))
+    assert found["study"] == results.plain(config.study)
     del config["study"]
     config.data.source_dir = found["config"]["data"]["source_dir"]
     config.sweep.folds = found["config"]["sweep"]["folds"]
-    assert found["config"] == json.loads(json.dumps(config.to_dict()))
+    assert found["config"] == results.plain(config)

@@ -125,15 +125,12 @@ def _point(kind: str, stage: str, folds: Mapping[int, Mapping[str, Any]]) -> dic
         {"fold": fold, "seed": None, **found["stages"][stage]}
         for fold, found in folds.items()
     ]
-    values, counts = (
-        [run["score"] for run in runs],
-        [x["clips"] for x in folds.values()],
-    )
-    share = np.average(values, weights=counts)
+    values = [run["score"] for run in runs]
+    counts = [found["clips"] for found in folds.values()]
     scores = {
         "metric": "accuracy",
         **study.spread(values),
-        "interval": list(calibration.wilson(float(share), sum(counts))),
+        "interval": list(calibration.wilson_together(values, counts)),
         "runs": runs,
         "parameters": None,
         "flops": None,
