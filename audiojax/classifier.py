@@ -92,7 +92,7 @@ class Classifier:
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Variables before training: pretrained where asked for, the head random."""
-        variables = self._draw(key)
+        variables = self._shapes
         if self.weights is not None:
             variables = pretrained.load(
                 self.weights,
@@ -100,6 +100,7 @@ class Classifier:
                 new=(self.network.head, *self._new_paths(variables["params"])),
                 unused=self._cut_paths(),
             )
+        variables = self._draw_missing(key, variables)
         channels = self.image_shape[-1]
         return {
             "params": variables["params"],
@@ -107,15 +108,37 @@ class Classifier:
             "input": {"mean": jnp.zeros(channels), "std": jnp.ones(channels)},
         }
 
+    def _random(self, key: jax.Array) -> Any:
+        """The network's own variables, all drawn."""
+        image = jnp.zeros((1, *self.image_shape))
+        return self.network.init(key, image, train=False)
+
     @functools.cached_property
-    def _draw(self) -> Callable[[jax.Array], dict[str, Any]]:
-        """The network's own variables by a key, compiled once for all runs."""
+    def _shapes(self) -> Any:
+        """The shapes of the network's own variables."""
+        return jax.eval_shape(self._random, jax.random.key(0))
 
-        def draw(key: jax.Array) -> Any:
-            image = jnp.zeros((1, *self.image_shape))
-            return self.network.init(key, image, train=False)
+    def _draw_missing(self, key: jax.Array, variables: Variables) -> dict[str, Any]:
+        """Variables of which some are shapes alone, with these drawn by the key."""
+        flat = traverse_util.flatten_dict(variables)
+        missing = frozenset(
+            path for path, leaf in flat.items() if not isinstance(leaf, jax.Array)
+        )
+        return traverse_util.unflatten_dict(flat | self._draw(missing, key))
 
-        return jax.jit(draw)
+    @functools.cached_property
+    def _draw(self) -> Callable[..., dict[tuple[str, ...], jax.Array]]:
+        """Variables of some paths by a key, compiled once for all runs.
+
+        A program of all of them, most of which weights then replace, would compile
+        many times as long.
+        """
+
+        def draw(paths: frozenset[tuple[str, ...]], key: jax.Array) -> Any:
+            flat = traverse_util.flatten_dict(self._random(key))
+            return {path: flat[path] for path in paths}
+
+        return jax.jit(draw, static_argnums=0)
 
     def _new_paths(self, params: Variables) -> list[str]:
         """Published paths of what is not loaded beside the head."""

@@ -77,7 +77,7 @@ def load(
     Args:
         weights: a network's name, which is looked up in the weights folders and then
             on the Hugging Face hub, or the path of a safetensors file.
-        variables: freshly initialized `params` and `batch_stats`.
+        variables: freshly initialized `params` and `batch_stats`, or their shapes.
         new: published paths, such as the head "fc" or "layer4.2", whose values stay
             those of `variables`, whatever the file has there.
         unused: published paths that the file may have and the network has not.

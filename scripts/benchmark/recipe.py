@@ -40,15 +40,14 @@ def run(args: argparse.Namespace) -> None:
     """Wall time of a fold: training from prepared images, then the test clips.
 
     Ours is the command's own work, with checkpoints and metrics; the first fold
-    compiles what the next one finds. PyTorch's is a plain loop of the same arithmetic.
-    Networks begin at random in both, for speed does not hang on the weights.
+    compiles what the next one finds. PyTorch's is a plain loop of the same arithmetic,
+    whose network begins at random, for its speed does not hang on the weights.
     """
     config = importlib.import_module(f"configs.{args.config}").get_config()
     with tempfile.TemporaryDirectory() as scratch:
         config.data.source_dir = args.source_dir and str(args.source_dir)
         config.data.data_dir = str(args.data_dir or scratch)
         config.epochs = args.epochs or config.epochs
-        config.model.pretrained = None
         config.evaluate_every_epochs = 0
         recordings = sweep.load(config)
         data = trainer.open_data(config, recordings)
