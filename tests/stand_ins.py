@@ -51,8 +51,8 @@ def shorten(config: Config) -> None:
     config.optimizer.warmup_epochs, config.epochs = 0.0, 1
     config.sweep.folds = config.sweep.folds[:2]
     config.sweep.seeds = config.sweep.seeds[:2]
-    # It names a stage of the network that is stood in for.
-    config.model.freeze = None
+    # Of the network that is stood in for: a stage's name, and residual blocks.
+    config.model.freeze, config.model.drop_path = None, 0.0
     if "study" in config:
         config.features.n_mels = config.features.frames = 32
         config.study.update(stages=(), layers=(), clips=8)

@@ -252,10 +252,13 @@ def test_a_need_stands_right_before_its_block():
 
 def trainings(text):
     """How many times a block calls the training command, its loops counted out."""
-    loop = re.compile(r"for \w+ in (.*?); do\n(.*?)\ndone", re.DOTALL)
-    text = text.replace("\\\n", " ")
-    unrolled = loop.sub(lambda found: found[2] * len(found[1].split()), text)
-    return unrolled.count("-m audiojax.main ")
+    innermost = re.compile(
+        r"\bfor \w+ in ([^;]*); do\n((?:(?!\bfor \w+ in ).)*?)\n *done\b", re.DOTALL
+    )
+    text, loops = text.replace("\\\n", " "), 1
+    while loops:
+        text, loops = innermost.subn(lambda f: f[2] * len(f[1].split()), text)
+    return text.count("-m audiojax.main ")
 
 
 @pytest.mark.parametrize("block", parameters(b for b in SHELL if not setup(b.text)))
