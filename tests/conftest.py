@@ -25,6 +25,16 @@ jax.config.update("jax_compilation_cache_dir", str(REPO_ROOT / ".pytest_cache" /
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """A compiled program takes memory maps, of which Linux gives a process 65530.
+
+    A process that keeps those of all slow tests ends in XLA by a segmentation fault.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
     return REPO_ROOT
